@@ -1,0 +1,1 @@
+"""One script per claim; each ends with one JSON line. Run with `python -m benchmarks.<name>`."""

@@ -1,0 +1,81 @@
+"""The Arrow schemas that flow between stages: one named constant for each kind of batch.
+
+Times are UTC microseconds. Prices are finite and positive: sources send rows that are not to a
+dead-letter file. A null means "not known here", never zero.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+TIME = pa.timestamp("us", tz="UTC")
+
+TICKS = pa.schema(
+    [
+        pa.field("time", TIME, nullable=False),
+        pa.field("series", pa.string(), nullable=False),
+        pa.field("price", pa.float64(), nullable=False),
+        pa.field("size", pa.float64()),
+    ]
+)
+"""One trade, quote or daily close of one series. `size` is in units of the series."""
+
+RETURNS = pa.schema(
+    [
+        pa.field("time", TIME, nullable=False),
+        pa.field("series", pa.string(), nullable=False),
+        pa.field("price", pa.float64(), nullable=False),
+        pa.field("log_return", pa.float64()),
+    ]
+)
+"""One series at one step of the grid; `log_return` is null where no earlier price is known."""
+
+ALERTS = pa.schema(
+    [
+        pa.field("time", TIME, nullable=False),
+        pa.field("series", pa.string(), nullable=False),
+        pa.field("price", pa.float64(), nullable=False),
+        pa.field("log_return", pa.float64(), nullable=False),
+        pa.field("drawdown", pa.float64(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+        pa.field("detectors", pa.list_(pa.string()), nullable=False),
+    ]
+)
+"""A crash event: `score` in [0, 1], `drawdown` <= 0 as a fraction of the running peak."""
+
+EDGES = pa.schema(
+    [
+        pa.field("window", pa.int64(), nullable=False),
+        pa.field("start", TIME, nullable=False),
+        pa.field("end", TIME, nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("cause", pa.string(), nullable=False),
+        pa.field("effect", pa.string(), nullable=False),
+        pa.field("lag", pa.int64()),
+        pa.field("statistic", pa.float64()),
+        pa.field("weight", pa.float64()),
+        pa.field("p", pa.float64()),
+        pa.field("q", pa.float64()),
+        pa.field("significant", pa.bool_(), nullable=False),
+        pa.field("note", pa.string()),
+    ]
+)
+"""One tested link in one window; null statistics carry the reason in `note` (a singular system)."""
+
+HYPOTHESES = pa.schema(
+    [
+        pa.field("cause", pa.string(), nullable=False),
+        pa.field("effect", pa.string(), nullable=False),
+        pa.field("lag", pa.int64(), nullable=False),
+        pa.field("start", TIME, nullable=False),
+        pa.field("end", TIME, nullable=False),
+        pa.field("windows", pa.int64(), nullable=False),
+        pa.field("q", pa.float64(), nullable=False),
+        pa.field("weight", pa.float64(), nullable=False),
+        pa.field("confidence", pa.float64(), nullable=False),
+        pa.field("crashes", pa.int64(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+    ]
+)
+"""A link that held over consecutive windows; `crashes` counts alerts on the effect meanwhile."""
