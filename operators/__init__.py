@@ -1,1 +1,1 @@
-"""Bytewax operators over mergeable state, one per file; they know `state` and nothing else of ours."""
+"""Bytewax operators over mergeable state; one per file, knowing `state` and nothing else."""
