@@ -1,0 +1,5 @@
+"""Market prices as streams of ticks: shipped daily series, files, and live public feeds."""
+
+from connectors.market.replay import DAILY_SERIES, ReplaySource, daily_prices
+
+__all__ = ["DAILY_SERIES", "ReplaySource", "daily_prices"]
