@@ -30,6 +30,14 @@ RETURNS = pa.schema(
 )
 """One series at one step of the grid; `log_return` is null where no earlier price is known."""
 
+SCORED = (
+    RETURNS.append(pa.field("drawdown", pa.float64(), nullable=False))
+    .append(pa.field("score", pa.float64(), nullable=False))
+    .append(pa.field("alert", pa.bool_(), nullable=False))
+)
+"""Returns after detection: `drawdown` <= 0 as a fraction of the running peak, `score` in [0, 1],
+and whether an alert was raised."""
+
 ALERTS = pa.schema(
     [
         pa.field("time", TIME, nullable=False),
@@ -41,7 +49,7 @@ ALERTS = pa.schema(
         pa.field("detectors", pa.list_(pa.string()), nullable=False),
     ]
 )
-"""A crash event: `score` in [0, 1], `drawdown` <= 0 as a fraction of the running peak."""
+"""A crash event: a scored return that raised an alert, with the detectors that fired."""
 
 EDGES = pa.schema(
     [
