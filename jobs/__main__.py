@@ -1,0 +1,92 @@
+"""List the jobs, what each reads and writes, and its settings; draw a job's graph.
+
+python -m jobs                  the jobs
+python -m jobs describe market  its settings
+python -m jobs show market      its graph, as Mermaid text
+python -m jobs report DIR       render a market run's report again
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobs.settings import JobSettings
+
+JOBS = {
+    "market": (
+        "python -m bytewax.run jobs.market",
+        "find crashes in prices, and which series led which",
+    ),
+    "recompute": (
+        "python -m jobs.recompute market --once",
+        "run a finished job's flow again over its stored inputs and compare",
+    ),
+}
+_SETTINGS = {"market": ("jobs.market_settings", "MarketSettings")}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m jobs", description="Braidflow's jobs.")
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("list", help="list the jobs (the default)")
+    for name, text in (("describe", "list a job's settings"), ("show", "draw a job's graph")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("job", choices=sorted(_SETTINGS))
+    report = commands.add_parser("report", help="render the report of a market run again")
+    report.add_argument("directory", type=Path)
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "describe":
+        _describe(chosen.job)
+    elif chosen.command == "show":
+        _show(chosen.job)
+    elif chosen.command == "report":
+        return _report(chosen.directory)
+    else:
+        _list()
+    return 0
+
+
+def _list() -> None:
+    for name, (command, summary) in JOBS.items():
+        print(f"{name:<10} {summary}\n{'':<10} {command}")
+    print("\nSettings of a job: python -m jobs describe JOB")
+
+
+def _describe(job: str) -> None:
+    module, name = _SETTINGS[job]
+    settings: type[JobSettings] = getattr(importlib.import_module(module), name)
+    command, _ = JOBS[job]
+    print(f"{settings.__doc__}\n\n  run     {command}")
+    print(f"  reads   {settings.reads}\n  writes  {settings.writes}")
+    print(f"\nSettings (environment, or [{job}] in braidflow.toml):\n")
+    for setting, field in settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "" if default in (None, []) else f" (default {default})"
+        print(f"  {settings.prefix()}{setting.upper():<10} {field.description}{shown}")
+
+
+def _show(job: str) -> None:
+    from bytewax.visualize import to_mermaid
+
+    print(to_mermaid(importlib.import_module(f"jobs.{job}").flow()))
+
+
+def _report(directory: Path) -> int:
+    from jobs.market_report import render
+
+    try:
+        print(render(directory))
+    except (OSError, ValueError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

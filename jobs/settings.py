@@ -1,0 +1,135 @@
+"""One way to configure a job: environment variables, a TOML file, and errors a person can act on.
+
+A job's settings are one class. `MARKET_LAGS=5` in the environment, or `lags = 5` under `[market]`
+in `braidflow.toml` (or the file that `BRAIDFLOW_CONFIG` names), set the field `lags`; the
+environment wins. A name that is not a setting is an error, not silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, NoReturn, Self
+
+from pydantic import BeforeValidator, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+def _duration(value: Any) -> Any:
+    """Read `90s`, `5m`, `1d`; leave all else to pydantic."""
+    match = (
+        re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|[smhdw])\s*", value) if _is_text(value) else None
+    )
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]]) if match else value
+
+
+def _names(value: Any) -> Any:
+    """Read `a, b, c`."""
+    return [part.strip() for part in value.split(",") if part.strip()] if _is_text(value) else value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+"""A time span: `500ms`, `90s`, `5m`, `12h`, `1d`, `2w`, seconds, or ISO 8601."""
+
+Names = Annotated[list[str], NoDecode, BeforeValidator(_names)]
+"""Names, separated by commas in an environment variable."""
+
+
+class JobSettings(BaseSettings):
+    """Base of all jobs' settings.
+
+    A subclass says its name, what the job reads and writes, and declares fields with descriptions.
+    """
+
+    job: ClassVar[str]
+    reads: ClassVar[str]
+    writes: ClassVar[str]
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @classmethod
+    def prefix(cls) -> str:
+        """Return the prefix of the job's environment variables."""
+        return f"{cls.job.upper()}_"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments first, then the environment, then the TOML file."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, cls._from_toml())
+
+    @classmethod
+    def _from_toml(cls) -> dict[str, Any]:
+        named = os.environ.get("BRAIDFLOW_CONFIG")
+        path = Path(named or "braidflow.toml")
+        if not named and not path.exists():
+            return {}
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8")).get(cls.job, {})
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"{path}: {error}") from error
+        if not isinstance(table, dict):
+            raise SettingsError(f"{path}: [{cls.job}] must be a table")
+        return table
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:
+        """Return the settings in force.
+
+        Raises:
+            SettingsError: a setting is unknown or has a value it cannot have.
+        """
+        known = {cls.prefix() + name.upper() for name in cls.model_fields}
+        for name in sorted(os.environ):
+            if name.startswith(cls.prefix()) and name not in known:
+                raise SettingsError(_unknown(name, known))
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise SettingsError("; ".join(map(cls._explain, error.errors()))) from error
+
+    @classmethod
+    def _explain(cls, error: Any) -> str:
+        name = cls.prefix() + "_".join(str(part) for part in error["loc"][:1]).upper()
+        if error["type"] == "extra_forbidden":
+            return _unknown(name, {cls.prefix() + field.upper() for field in cls.model_fields})
+        message = str(error["msg"]).removeprefix("Value error, ")
+        return f"{name}={error['input']!s}: {message}" if error["loc"] else message
+
+
+class SettingsError(ValueError):
+    """A setting is unknown, or has a value it cannot have."""
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
+    return f"unknown setting {name}{hint}"
+
+
+def fail(job: str, error: object, code: int = 2) -> NoReturn:
+    """End the process with one line on standard error: 2 for bad settings or input, 1 otherwise."""
+    print(f"{job}: {error}", file=sys.stderr)
+    raise SystemExit(code)
