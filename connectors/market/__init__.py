@@ -1,5 +1,6 @@
 """Market prices as streams of ticks: shipped daily series, files, and live public feeds."""
 
+from connectors.market.prices import PriceFileSource
 from connectors.market.replay import DAILY_SERIES, ReplaySource, daily_prices
 
-__all__ = ["DAILY_SERIES", "ReplaySource", "daily_prices"]
+__all__ = ["DAILY_SERIES", "PriceFileSource", "ReplaySource", "daily_prices"]
