@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, NoReturn, Self
 from pydantic import BeforeValidator, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
@@ -78,7 +79,8 @@ class JobSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read arguments first, then the environment, then the TOML file."""
-        return init_settings, env_settings, InitSettingsSource(settings_cls, cls._from_toml())
+        environment = EnvSettingsSource(settings_cls, env_prefix=cls.prefix())
+        return init_settings, environment, InitSettingsSource(settings_cls, cls._from_toml())
 
     @classmethod
     def _from_toml(cls) -> dict[str, Any]:
@@ -124,7 +126,7 @@ class SettingsError(ValueError):
 
 
 def _unknown(name: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(known), n=1)
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
     hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
     return f"unknown setting {name}{hint}"
 
