@@ -1,0 +1,85 @@
+"""Partial correlations of lag-embedded rows, many at a time, from their scatter matrix.
+
+The Cholesky factor of the correlations of ``[Z..., x, y]`` holds the whole test of ``x`` and ``y``
+given ``Z`` in its last row: what of ``y`` lies along the rest of ``x``, and what lies apart from
+it. Tests with equally many conditions are factored as one stack.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+if TYPE_CHECKING:
+    from state.moments import Scatter
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
+Bools = npt.NDArray[np.bool_]
+
+LEAST_SHARE = 1e-12
+"""Share of a variable's variance that must remain given the others for a test to be defined."""
+
+
+class Correlations:
+    """All partial correlations of lag-embedded rows; node = lag * N + series."""
+
+    def __init__(self, scatter: Scatter, max_lag: int) -> None:
+        matrix = scatter.matrix
+        if not np.isfinite(matrix).all():
+            raise ValueError("the moments are not finite: a series has infinite or missing values")
+        self.rows = int(scatter.n)
+        self.size = matrix.shape[0]
+        self.max_lag = max_lag
+        self.series = self.size // (2 * max_lag + 1)
+        variance = np.diag(matrix)
+        # Values near m come in steps of eps * m: deviations of a few steps are rounding.
+        grid = 64 * np.finfo(np.float64).eps * scatter.mean
+        self.constant: Bools = variance <= self.rows * grid * grid
+        scale = np.where(self.constant, 0.0, 1.0 / np.sqrt(np.where(self.constant, 1.0, variance)))
+        correlation = matrix * scale[:, None] * scale
+        # Unit variance and no correlation: as a condition, a constant changes nothing.
+        np.fill_diagonal(correlation, 1.0)
+        self._flat = np.ascontiguousarray(correlation).ravel()
+
+    def factor(self, nodes: Ints) -> Floats:
+        """Return the Cholesky factors (B, k, k) of the correlations of `nodes` (B, k)."""
+        stack = self._flat.take(nodes[:, :, None] * self.size + nodes[:, None, :])
+        try:
+            return np.linalg.cholesky(stack)
+        except np.linalg.LinAlgError:
+            return _semidefinite(stack)
+
+    def partial(self, nodes: Ints) -> tuple[Floats, Floats, Bools]:
+        """Test x and y given Z for each row (Z..., x, y) of `nodes` (B, k + 2).
+
+        Returns the partial correlations, their p-values, and where the test is singular
+        (there both are NaN). There must be at least one degree of freedom.
+        """
+        factor = self.factor(nodes)
+        pivots = np.diagonal(factor, axis1=1, axis2=2)
+        along, apart = factor[:, -1, -2], pivots[:, -1]
+        length = np.hypot(along, apart)
+        singular = (pivots[:, :-1] ** 2 <= LEAST_SHARE).any(axis=1) | (length**2 <= LEAST_SHARE)
+        freedom = self.rows - nodes.shape[1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = along / length
+            p = 2.0 * special.stdtr(freedom, -np.abs(along / apart) * np.sqrt(freedom))
+        value[singular] = p[singular] = np.nan
+        return value, p, singular
+
+
+def _semidefinite(stack: Floats) -> Floats:
+    """Factor correlation matrices that LAPACK rejects: a lost pivot is 0, and so is its column."""
+    rest = stack.copy()
+    factor = np.zeros_like(stack)
+    for k in range(stack.shape[1]):
+        pivot = np.sqrt(np.maximum(rest[:, k, k], 0.0))
+        inverse = np.where(pivot**2 > LEAST_SHARE, 1.0 / np.where(pivot > 0, pivot, 1.0), 0.0)
+        column = rest[:, :, k] * inverse[:, None]
+        factor[:, k:, k] = column[:, k:]
+        rest -= column[:, :, None] * column[:, None, :]
+    return factor
