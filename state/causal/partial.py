@@ -37,7 +37,7 @@ class Correlations:
         self.series = self.size // (2 * max_lag + 1)
         variance = np.diag(matrix)
         # Values near m come in steps of eps * m: deviations of a few steps are rounding.
-        grid = 64 * np.finfo(np.float64).eps * scatter.mean
+        grid = 64 * np.finfo(np.float64).eps * np.nan_to_num(scatter.mean)
         self.constant: Bools = variance <= self.rows * grid * grid
         scale = np.where(self.constant, 0.0, 1.0 / np.sqrt(np.where(self.constant, 1.0, variance)))
         correlation = matrix * scale[:, None] * scale
