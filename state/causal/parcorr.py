@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from state.causal.corrections import benjamini_hochberg
 from state.causal.partial import Bools, Correlations, Floats, Ints
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ def _criterion(tests: Correlations, target: Ints, nodes: Ints, count: Ints) -> F
     score = np.empty(len(target))
     for k in np.unique(count):
         at = np.flatnonzero(count == k)
-        last = tests.factor(np.column_stack([nodes[at, :k], target[at]]))[:, -1, -1]
+        last = tests.factor(np.column_stack([nodes[at, :k], target[at]]))[0][:, -1]
         with np.errstate(divide="ignore"):
             score[at] = tests.rows * np.log(tests.rows * last**2) + 2.0 * (k + 1)
     return score
@@ -350,14 +351,7 @@ def _corrected(p: Floats, status: npt.NDArray[np.int8], family: str) -> Floats:
         among[:, :, 0] = False
     if family == "cross":
         among[np.arange(len(p)), np.arange(len(p))] = False
-    q = np.full(p.shape, np.nan)
-    family_p = p[among]
-    order = np.argsort(family_p)
-    steps = family_p[order] * len(order) / np.arange(1, len(order) + 1)
-    corrected = np.empty_like(steps)
-    corrected[order] = np.minimum(np.minimum.accumulate(steps[::-1])[::-1], 1.0)
-    q[among] = corrected
-    return q
+    return benjamini_hochberg(np.where(among, p, np.nan))
 
 
 def _levels(alpha: float | Sequence[float] | None) -> Floats:

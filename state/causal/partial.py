@@ -23,6 +23,9 @@ Bools = npt.NDArray[np.bool_]
 LEAST_SHARE = 1e-12
 """Share of a variable's variance that must remain given the others for a test to be defined."""
 
+STACK = 2**18
+"""Numbers per stack of matrices: 2 MB, so that memory stays small and near the processor."""
+
 
 class Correlations:
     """All partial correlations of lag-embedded rows; node = lag * N + series."""
@@ -45,13 +48,27 @@ class Correlations:
         np.fill_diagonal(correlation, 1.0)
         self._flat = np.ascontiguousarray(correlation).ravel()
 
-    def factor(self, nodes: Ints) -> Floats:
-        """Return the Cholesky factors (B, k, k) of the correlations of `nodes` (B, k)."""
-        stack = self._flat.take(nodes[:, :, None] * self.size + nodes[:, None, :])
-        try:
-            return np.linalg.cholesky(stack)
-        except np.linalg.LinAlgError:
-            return _semidefinite(stack)
+    def factor(self, nodes: Ints) -> tuple[Floats, Floats]:
+        """Factor the correlations of each row of `nodes` (B, k).
+
+        Returns the pivots (B, k): the square root of what is left of a variable's variance given
+        those before it; and what of the last one lies along the rest of the last but one (B,).
+        """
+        count, width = nodes.shape
+        pivots, along = np.empty((count, width)), np.zeros(count)
+        step = max(1, STACK // width**2)
+        for start in range(0, count, step):
+            part = slice(start, start + step)
+            some = nodes[part]
+            stack = self._flat.take(some[:, :, None] * self.size + some[:, None, :])
+            try:
+                factor = np.linalg.cholesky(stack)
+            except np.linalg.LinAlgError:
+                factor = _semidefinite(stack)
+            pivots[part] = np.diagonal(factor, axis1=1, axis2=2)
+            if width > 1:
+                along[part] = factor[:, -1, -2]
+        return pivots, along
 
     def partial(self, nodes: Ints) -> tuple[Floats, Floats, Bools]:
         """Test x and y given Z for each row (Z..., x, y) of `nodes` (B, k + 2).
@@ -59,9 +76,8 @@ class Correlations:
         Returns the partial correlations, their p-values, and where the test is singular
         (there both are NaN). There must be at least one degree of freedom.
         """
-        factor = self.factor(nodes)
-        pivots = np.diagonal(factor, axis1=1, axis2=2)
-        along, apart = factor[:, -1, -2], pivots[:, -1]
+        pivots, along = self.factor(nodes)
+        apart = pivots[:, -1]
         length = np.hypot(along, apart)
         singular = (pivots[:, :-1] ** 2 <= LEAST_SHARE).any(axis=1) | (length**2 <= LEAST_SHARE)
         freedom = self.rows - nodes.shape[1]

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from state.causal import partial
 from state.causal.parcorr import Status, pcmci
 from state.moments import LaggedMoments
 
@@ -146,6 +147,13 @@ def test_correction_equals_tigramites():
     assert np.isnan(cross.q[np.arange(4), np.arange(4)]).all()
     assert (cross.q[off][:, 1:] >= cross.p[off][:, 1:]).all()
     assert cross.links(0.0).sum() == 0
+
+
+def test_stacks_of_any_size_give_the_same(monkeypatch):
+    x = draw("autocorrelated", 200, 4)
+    whole = ours(x, 2, alpha=0.4)
+    monkeypatch.setattr(partial, "STACK", 50)
+    np.testing.assert_array_equal(ours(x, 2, alpha=0.4).p, whole.p)
 
 
 def test_degrees_of_freedom_count_the_conditions():
