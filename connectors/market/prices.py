@@ -41,7 +41,7 @@ class PriceFileSource(FixedPartitionedSource[pa.RecordBatch, Position]):
 
     An item is a ``RecordBatch`` of ``state.schemas.TICKS``; all rows of one timestamp are in the
     same batch. There is one partition. The snapshot is the index of the next row, with a
-    checksum of the rows before it.
+    checksum of the rows before it. Every process of a cluster reads the files, and one emits.
 
     A bad row becomes a line ``{"file", "line", "reason", "text"}`` of the dead-letter file, in
     order ("row" instead of "line" for Parquet; both count from 1, CSV's header included): a time
@@ -158,7 +158,7 @@ def _load(paths: Sequence[Path], form: Form, ties: Ties) -> tuple[pa.Table, list
     frames = []
     for i, (file, path) in enumerate(zip(files, paths, strict=True)):
         try:
-            roles = find_roles(file.header, form, path.name.split(".")[0])
+            roles = find_roles(file.header, form, Path(path.name.removesuffix(".gz")).stem)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         for piece in file.pieces(roles.columns):

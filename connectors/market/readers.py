@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -106,9 +107,10 @@ class CsvPrices:
             raise ValueError(f"{path}: line {line} is not UTF-8: {error.reason}") from None
         # StringIO breaks lines as CSV does; str.splitlines would also break at form feeds.
         self._lines = list(io.StringIO(text, newline=""))
-        self._start = next((i for i, line in enumerate(self._lines) if line.strip()), None)
-        if self._start is None:
+        self._start = next((i for i, line in enumerate(self._lines) if line.strip()), -1)
+        if self._start < 0:
             raise ValueError(f"{path}: the file is empty")
+        self._quoted = '"' in text
         first = self._lines[self._start]
         self._delimiter = max(_DELIMITERS, key=first.count)
         try:
@@ -120,6 +122,9 @@ class CsvPrices:
 
     def pieces(self, names: Sequence[str]) -> Iterator[Piece]:
         """Yield the well-formed rows as columns of text."""
+        if not self._quoted:
+            yield from self._unquoted(names)
+            return
         records = self._records()
         at = [(name, self.header.index(name)) for name in names]
         while rows := list(islice(records, _PIECE)):
@@ -129,8 +134,36 @@ class CsvPrices:
                 pl.Series("line", lines, dtype=pl.Int64),
             )
 
+    def _unquoted(self, names: Sequence[str]) -> Iterator[Piece]:
+        """Read a file without any quotes, where a line is a row: several times faster."""
+        width = len(self.header)
+        for begin in range(self._start + 1, len(self._lines), _PIECE):
+            piece = self._lines[begin : begin + _PIECE]
+            delimiters = np.array([line.count(self._delimiter) for line in piece])
+            wrong = np.flatnonzero(delimiters != width - 1)
+            for i in wrong.tolist():
+                if delimiters[i] or piece[i].strip():
+                    self._reject(begin + i, self._wrong_width(int(delimiters[i]) + 1))
+            right = np.flatnonzero(delimiters == width - 1)
+            if not len(right):
+                continue
+            rows = piece if not len(wrong) else [piece[i] for i in right.tolist()]
+            frame = pl.read_csv(
+                "\n".join([row.rstrip("\r\n") for row in rows]).encode(),
+                has_header=False,
+                separator=self._delimiter,
+                quote_char=None,
+                infer_schema=False,
+            )
+            yield Piece(
+                {name: frame.to_series(self.header.index(name)) for name in names},
+                pl.Series("line", right + begin + 1, dtype=pl.Int64),
+            )
+
+    def _wrong_width(self, fields: int) -> str:
+        return f"{fields} fields, the header has {len(self.header)}"
+
     def _records(self) -> Iterator[list[int | str]]:
-        assert self._start is not None
         width, at = len(self.header), self._start + 1
         while at < len(self._lines):
             base = at
@@ -151,7 +184,7 @@ class CsvPrices:
                         self._ends[start + 1] = at
                     yield [start + 1, *fields]
                 elif "".join(fields).strip() or len(fields) > 1:
-                    after = self._reject(start, f"{len(fields)} fields, the header has {width}")
+                    after = self._reject(start, self._wrong_width(len(fields)))
                     if after != at:
                         at = after
                         break

@@ -179,6 +179,11 @@ def expected(exchange, *numbers):
     ]
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
 @exchanges
 def test_a_bad_day(exchange, tmp_path):
     speak, symbol, ack = SPEAKERS[exchange]
@@ -341,6 +346,21 @@ def test_what_came_before_a_fatal_error_is_emitted():
             with pytest.raises(FeedError):
                 until(part, lambda: False, batches)
     assert pa.Table.from_batches(batches).to_pylist() == expected("kraken", 1)
+
+
+def test_a_server_that_hangs_up_at_once_is_given_time():
+    waits = []
+
+    def growing():
+        for i in range(1, 1000):
+            waits.append(i)
+            yield 0.001 * i
+
+    with Loopback([HANG_UP]) as server:
+        live = source("kraken", server.url, delays=growing)
+        with running(live) as part:
+            until(part, lambda: live.statistics().connects >= 4, [])
+    assert waits[:3] == [1, 2, 3]
 
 
 def test_a_slow_flow_holds_the_exchange_back():

@@ -94,6 +94,8 @@ def test_a_file_of_one_series_is_named_after_the_file(write):
     assert rows(PriceFileSource(write(text, "ACME.csv"))) == [
         ("2020-01-01T00:00:00", "ACME", 4.0, 6.0)
     ]
+    zipped = PriceFileSource(write(gzip.compress(text.encode()), "BRK.B.csv.gz"))
+    assert rows(zipped)[0][1] == "BRK.B"
     wide = PriceFileSource(write(text, "ACME.csv"), form="wide")
     assert [r[1] for r in rows(wide)] == sorted(
         ["Open", "High", "Low", "Close", "Adj Close", "Volume"]
@@ -294,14 +296,15 @@ def test_a_restart_goes_on_and_writes_the_dead_letters_once(write, letters):
         changed.build_part("in", "prices", part.snapshot())
 
 
-CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
+# Python's writer does not quote a lone carriage return, which ends a line here.
+CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6)
 GOOD = st.tuples(st.integers(0, 50), st.sampled_from("AB"), st.integers(1, 9), CELL)
 FEW = st.lists(CELL.filter(lambda c: c.strip()), min_size=1, max_size=3)
 
 
-@settings(max_examples=150)
-@given(st.lists(GOOD | FEW, max_size=25), st.sampled_from(["\n", "\r\n"]), st.randoms())
-def test_any_file_is_split_into_ticks_and_dead_letters(tmp_path_factory, records, end, random):
+@settings(max_examples=80)
+@given(st.lists(GOOD | FEW, max_size=25), st.sampled_from(["\n", "\r\n"]))
+def test_any_file_is_split_into_ticks_and_dead_letters(tmp_path_factory, records, end):
     """Python's csv writer makes the file; every record is a tick or a letter with its line."""
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator=end)
@@ -333,6 +336,27 @@ def test_any_file_is_split_into_ticks_and_dead_letters(tmp_path_factory, records
     ]
     assert [letter["line"] for letter in letters] == bad
     assert source.rejected == len(bad)
+
+
+LINE = st.one_of(
+    st.builds(
+        "{},{},{},{}".format, st.integers(0, 9), st.sampled_from("AB"), st.integers(0, 9), CELL
+    ),
+    st.text(",;0A \t\u2028\x0cé", max_size=8),
+)
+
+
+@settings(max_examples=80)
+@given(st.lists(LINE.filter(lambda line: '"' not in line), max_size=20), st.sampled_from("\n\r"))
+def test_a_file_without_quotes_is_read_as_if_it_had_some(tmp_path_factory, lines, end):
+    folder = tmp_path_factory.mktemp("same")
+    path, letters = folder / "prices.csv", folder / "dead.ndjson"
+    results = []
+    for header in ("time,series,price,note", '"time",series,price,note'):
+        path.write_bytes(end.join([header, *lines]).encode())
+        table = read(PriceFileSource(path, dead_letters=letters))
+        results.append((table.to_pylist(), letters.read_text("utf-8")))
+    assert results[0] == results[1]
 
 
 def test_a_flow_reads_a_file(write):
