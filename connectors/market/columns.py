@@ -126,13 +126,13 @@ def parse(columns: Mapping[str, pl.Series], lines: pl.Series, roles: Roles) -> P
         bad_series = ~_true(series != "")
         good = wanted & ~bad_price & ~bad_series & ~bad_size
         where = f"series {column.strip()!r}: " if roles.form == "wide" else ""
-        for line, value, nameless, wrong in _where(
-            wanted & ~good, lines, raw, bad_series, bad_price
+        for line, text, number, nameless, wrong in _where(
+            wanted & ~good, lines, raw, price, bad_series, bad_price
         ):
             if nameless:
                 reason = "no series"
             elif wrong:
-                reason = where + _price_reason(value)
+                reason = where + _price_reason(text, number)
             else:
                 reason = "the size is not a number of 0 or more"
             rejects.append((line, reason))
@@ -143,10 +143,9 @@ def parse(columns: Mapping[str, pl.Series], lines: pl.Series, roles: Roles) -> P
     return Parsed(pl.concat(parts), rejects)
 
 
-def _price_reason(raw: object) -> str:
+def _price_reason(raw: object, number: float | None) -> str:
     if _blank(raw):
         return "no price"
-    number = parse_numbers(pl.Series([str(raw)]))[0]
     what = "a number" if number is None else "finite and positive"
     return f"price {str(raw)!r} is not {what}"
 

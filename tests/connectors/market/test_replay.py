@@ -11,6 +11,7 @@ import bytewax.operators as op
 import pyarrow as pa
 import pytest
 from bytewax.dataflow import Dataflow
+from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, run_main
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -116,6 +117,38 @@ def test_any_restart_emits_the_same_rows_and_no_batch_splits_a_timestamp(seconds
     begun = [batch for _ in range(min(stop, len(batches))) for batch in first.next_batch()]
     rest = drain(source.build_part("in", "prices", first.snapshot()))
     assert pa.Table.from_batches(begun + rest, TICKS) == whole
+
+
+def test_a_flow_that_broke_goes_on_where_its_snapshot_was(tmp_path):
+    init_db_dir(tmp_path, 1)
+    runs = []
+
+    def run(breaks):
+        out, seen = [], []
+
+        def step(batch):
+            seen.append(batch)
+            if breaks and len(seen) == 8:
+                raise RuntimeError("broken on purpose")
+            return batch
+
+        flow = Dataflow("replay")
+        stream = op.input("in", flow, ReplaySource(batch_rows=2000))
+        op.output("out", op.map("step", stream, step), TestingSink(out))
+        recovery = RecoveryConfig(str(tmp_path))
+        try:
+            run_main(flow, epoch_interval=timedelta(0), recovery_config=recovery)
+        finally:
+            runs.append(pa.Table.from_batches(out, TICKS))
+
+    with pytest.raises(RuntimeError):
+        run(breaks=True)
+    run(breaks=False)
+    begun, rest = runs
+    whole = daily_prices()
+    again = len(begun) + len(rest) - len(whole)
+    assert 0 <= again <= 2000  # the epoch that was not finished comes again
+    assert pa.concat_tables([begun, rest.slice(again)]) == whole
 
 
 def test_rows_are_sent_when_they_are_due():
