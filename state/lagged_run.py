@@ -83,20 +83,19 @@ class Run:
             self.last[:-1] = self.last[1:]
             self.last[-1] = row
 
-    def drop(self, following: F64, shift: F64) -> None:
-        """Remove the oldest row, given the at most ``L + 1`` oldest rows after it."""
-        lags = self.max_lag
-        oldest = self.first[0] if lags else following[0]
+    def drop(self, following: F64, oldest: F64, shift: F64) -> None:
+        """Remove the oldest row, given the rows after it: L of them, or as many as there are."""
+        width = len(oldest)
         y = oldest - shift
-        after = following[: min(lags, self.n - 1)] - shift
-        width = len(y)
-        ahead = np.concatenate([y[None], after]).T  # (N, k): x_{t+k}, that were paired with x_t
-        self.gamma.reshape(width, -1, width)[:, : ahead.shape[1]] -= ahead[:, :, None] * y
+        # Gamma_k paired the leaving row, as x_{t-k}, with the row k steps after it.
+        later = (np.concatenate([oldest[None], following]) - shift).T
+        paired = self.gamma.reshape(width, -1, width)[:, : later.shape[1]]
+        paired -= later[:, :, None] * y
         self.sums -= y
         self.n -= 1
-        self.first = following[: min(lags, self.n)].copy()
+        self.first = following.copy()
         if len(self.last) > self.n:
-            self.last = self.last[-self.n :] if self.n else self.last[:0]
+            self.last = self.last[1:]
 
     def join(self, other: Run, shift: F64) -> None:
         """Append a run that follows this one without a gap, under the same shift."""

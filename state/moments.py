@@ -29,6 +29,9 @@ LARGEST = 1e150
 FAR = 16.0
 """A shift is moved when its squared distance from the mean exceeds this many variances."""
 
+LOST = 1e-7
+"""Share of a series' sum of squares below which its scatter is not resolved to nine digits."""
+
 _KIND = "lagged-moments"
 _HEAD = struct.Struct("<IIQQBB")  # series, lags, rows, missing, has a gap, closed lags
 _COUNT = struct.Struct("<Q")
@@ -56,8 +59,10 @@ class LaggedMoments:
     O(L N^2) without gaps and O(L^3 N^2) with, however many rows were seen.
 
     Merging over any split equals one pass up to rounding, which is small against the spread of
-    each series: prices near 1e9 with unit noise keep ten digits. Only where the rows that lags
-    leave out (runs not longer than the lags) dwarf those they leave in is more lost.
+    each series: prices near 1e9 with unit noise keep ten digits. A series whose variation in the
+    embedded rows is less than `LOST` of that in all rows (the others being a jump at an edge of a
+    run, or in a run not longer than the lags) is below what the sums resolve: `scatter` gives it
+    zeros, as if constant, rather than digits that mean nothing.
 
     >>> x = np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 30.0], [7.0, 50.0]])
     >>> a, b = LaggedMoments.from_rows(x[:1], 1), LaggedMoments.from_rows(x[1:], 1)
@@ -108,6 +113,22 @@ class LaggedMoments:
             raise ValueError(f"rows must be an array (T, N), not of shape {rows.shape}")
         moments = cls(rows.shape[1], max_lag)
         moments.append(rows)
+        return moments
+
+    @classmethod
+    def of_runs(cls, runs: Sequence[Run], shift: F64, rows: int, *, copy: bool = True) -> Self:
+        """Return the moments of runs with one missing row between each two, under one shift.
+
+        Without `copy`, a single run is shared, so the result is for reading only.
+        """
+        moments = cls(len(shift), runs[0].max_lag)
+        moments._shift = shift
+        moments._head = runs[0].copy() if copy else runs[0]
+        for at in range(1, len(runs)):
+            moments._break()
+            moments._tail = runs[at].copy()
+        moments._rows, moments._missing = rows, len(runs) - 1
+        moments._due = moments._present + 1
         return moments
 
     @property
@@ -261,8 +282,14 @@ class LaggedMoments:
         for count, more, products in parts[1:]:
             n, sums, gram = n + count, sums + more, gram + products
         mean = sums / n
-        gram = gram - mean[:, None] * sums
-        return Scatter(n, mean + np.tile(self._shift, lags + 1), gram)
+        matrix = np.multiply.outer(mean, sums)
+        np.subtract(gram, matrix, out=matrix)
+        square, _ = self._squares()
+        lost = np.diagonal(matrix) < LOST * np.tile(square, lags + 1)
+        if lost.any():
+            matrix[lost] = 0.0
+            matrix[:, lost] = 0.0
+        return Scatter(n, mean + np.tile(self._shift, lags + 1), matrix)
 
     def to_bytes(self) -> bytes:
         """Return the state as versioned bytes, little-endian float64 throughout."""
@@ -368,6 +395,19 @@ class LaggedMoments:
         else:
             self._closed[lags] = (count, sums, gram)
 
+    def _squares(self) -> tuple[F64, F64]:
+        """Return the sums of squares and of values of all rows present, less the shift."""
+        width = self.n_series
+        square = np.diagonal(self._head.gamma[:, :width]).copy()
+        sums = self._head.sums.copy()
+        if self._tail is not None:
+            square += np.diagonal(self._tail.gamma[:, :width])
+            sums += self._tail.sums
+        if self._closed:
+            square += np.diagonal(self._closed[0][2])
+            sums += self._closed[0][1]
+        return square, sums
+
     def _recentre(self) -> None:
         """Move the shift to the mean if it is far from it.
 
@@ -379,15 +419,7 @@ class LaggedMoments:
         self._due = 2 * n
         if not n:
             return
-        width = self.n_series
-        square = np.diagonal(self._head.gamma[:, :width]).copy()
-        sums = self._head.sums.copy()
-        if self._tail is not None:
-            square += np.diagonal(self._tail.gamma[:, :width])
-            sums += self._tail.sums
-        if self._closed:
-            square += np.diagonal(self._closed[0][2])
-            sums += self._closed[0][1]
+        square, sums = self._squares()
         mean = sums / n
         bias = n * mean * mean
         far = bias > FAR * (square - bias)

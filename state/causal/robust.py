@@ -88,7 +88,7 @@ def _embedded(rows: F64, lags: int) -> tuple[F64, F64, npt.NDArray[np.bool_]]:
     present = np.asarray(~np.isnan(rows).any(axis=1))
     whole: npt.NDArray[np.bool_] = present[lags:].copy()
     for lag in range(1, lags + 1):
-        whole &= present[lags - lag : len(rows) - lag]
+        whole &= present[lags - lag : max(0, len(rows) - lag)]
     at = np.flatnonzero(whole) + lags
     z = np.stack([rows[at - lag] for lag in range(lags + 1)], axis=2)  # (n, N, lags + 1)
     if not len(at):
