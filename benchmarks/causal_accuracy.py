@@ -12,6 +12,9 @@ seeds and its standard deviation between seeds. With a hidden driver the truth s
 among the observed series, so a pair that is reported because one hidden series drives both is
 wrong. At a false discovery rate of 5 % a method that misses nothing has an F1 of about .975.
 
+PCMCI drops a true parent now and then in its first step (PC1), and then reports what that parent
+explained; with strong autocorrelation this costs precision, and a laxer PC1 wins it back.
+
 Gaussian transfer entropy has no column: it is a monotone function of the same F, and finds
 the same pairs.
 """
@@ -23,6 +26,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import argparse
+import functools
 import json
 import statistics
 import time
@@ -84,9 +88,10 @@ def robust(x: Floats) -> Bools:
     return reported(granger_robust(x, LAGS, conditional=True).p)
 
 
-def momentary(x: Floats) -> Bools:
-    """PCMCI with partial correlation."""
-    result = pcmci(LaggedMoments.from_rows(x, 2 * LAGS), LAGS, family="cross")
+def momentary(x: Floats, alpha: float = 0.05) -> Bools:
+    """PCMCI with partial correlation, its first step at level `alpha`."""
+    moments = LaggedMoments.from_rows(x, 2 * LAGS)
+    result = pcmci(moments, LAGS, alpha=alpha, family="cross")
     found: Bools = np.logical_or.reduce(result.links(LEVEL), axis=2)
     return found
 
@@ -125,6 +130,7 @@ METHODS: dict[str, Callable[[Floats], Bools]] = {
     "conditional, HC3 errors": robust,
     "conditional + Hermite": hermite,
     "PCMCI": momentary,
+    "PCMCI, PC1 at .5": functools.partial(momentary, alpha=0.5),
 }
 HEADLINE, BASELINE = "conditional Granger", "pairwise Granger"
 
