@@ -15,12 +15,13 @@ from state.causal.corrections import benjamini_hochberg
 from state.causal.do import Intervention, intervene
 from state.causal.entropy import TransferEntropyResult, transfer_entropy
 from state.causal.linear import GrangerResult, SingularSystemError, granger
-from state.causal.parcorr import pcmci
+from state.causal.parcorr import PcmciResult, pcmci
 from state.causal.robust import granger_robust
 
 __all__ = [
     "GrangerResult",
     "Intervention",
+    "PcmciResult",
     "SingularSystemError",
     "TransferEntropyResult",
     "benjamini_hochberg",
