@@ -26,6 +26,8 @@ class Spot(ColumnDetector):
     *Warm-up*: the first `depth` + `calibrate` values of a series score 0.
     *Memory*: the most recent `peaks` excesses of each tail are kept and fitted; the paper keeps
     all, which a stream that does not end cannot.
+    *Hard ends*: a tail that stops abruptly (a uniform one: shape below -1/2) is taken for a
+    longer one, so it fires less often than `risk`.
 
     Args:
         risk: the tail probability that fires; with both tails, of each.
