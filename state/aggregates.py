@@ -1,0 +1,299 @@
+"""Keyed aggregates in columns: one table instead of one object per key.
+
+Rows of a batch are grouped at once with Polars. The table holds mergeable parts
+(:mod:`state.aggregations`), so that merging two tables is stacking them and grouping again.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import msgspec
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from state.aggregations import Aggregation
+from state.mergeable import Algebra, seal, unseal
+from state.panes import I64
+
+_KIND = "aggregates"
+_PANE = "pane."
+_TEXT = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}
+
+
+class Aggregates:
+    """Aggregates of rows, grouped by key columns: a commutative monoid.
+
+    *Duplicate* rows count twice; *late* rows count like any other; null is a key of its own.
+    *Empty* states are the identity, whatever types they will see. All rows must have the same
+    column types. Integer, minimum, maximum, first and last parts are exact; sums of floats are
+    independent of batching and merging up to rounding.
+
+    >>> from state.aggregations import Count, Mean
+    >>> trades = Aggregates("series", {"trades": Count(), "vwap": Mean("price", weight="size")})
+    >>> trades.update(pa.record_batch(
+    ...     {"series": ["A", "B", "A"], "price": [10.0, 5.0, 13.0], "size": [2.0, 1.0, 1.0]}))
+    >>> trades.table().to_pylist()
+    [{'series': 'A', 'trades': 2, 'vwap': 11.0}, {'series': 'B', 'trades': 1, 'vwap': 5.0}]
+
+    Args:
+        by: the key column or columns; dictionary-encoded ones become text.
+        values: the aggregation behind each name of the result.
+
+    Raises:
+        ValueError: two columns of the result or of the parts would have the same name.
+    """
+
+    algebra: ClassVar[Algebra] = Algebra.COMMUTATIVE_MONOID
+
+    def __init__(self, by: str | Sequence[str], values: Mapping[str, Aggregation]) -> None:
+        self.by = (by,) if isinstance(by, str) else tuple(by)
+        self.values = dict(values)
+        if not self.by:
+            raise ValueError("aggregates need at least one key column")
+        names = [*self.by, *self.values, *self._parts()]
+        if len(set(names)) != len(names):
+            raise ValueError(f"aggregates: two columns have one name among {names}")
+        self._inputs = sorted({*self.by, *(i for v in self.values.values() for i in v.inputs())})
+        self._fold = [
+            expr.alias(f"{name}.{part}")
+            for name, value in self.values.items()
+            for part, expr in value.fold().items()
+        ]
+        self._join = [
+            expr.alias(f"{name}.{part}")
+            for name, value in self.values.items()
+            for part, expr in value.join(name).items()
+        ]
+        self._table: pl.DataFrame | None = None
+
+    def __len__(self) -> int:
+        return 0 if self._table is None else len(self._table)
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Fold rows in.
+
+        Raises:
+            KeyError: a column is missing.
+            ValueError: a column has another type than before.
+        """
+        self._update(_frame(batch, self._inputs))
+
+    def merge(self, other: Self) -> None:
+        """Join the groups of `other`.
+
+        Raises:
+            ValueError: keys, aggregations or column types differ.
+        """
+        if (self.by, self.values) != (other.by, other.values):
+            raise ValueError("aggregates of different keys or values do not merge")
+        if other._table is not None:
+            self._take(other._table)
+
+    def table(self) -> pa.RecordBatch:
+        """Return keys and values, one row per group, sorted by key.
+
+        Without rows the result has no columns, because their types are not known yet.
+        """
+        return _batch(self._read(self.by) if self._table is not None else pl.DataFrame())
+
+    def panes(self) -> AggregatePanes:
+        """Return empty panes that hold the groups of all panes in one table."""
+        return AggregatePanes(self)
+
+    def to_bytes(self) -> bytes:
+        """Return canonical bytes: the parts sorted by key as Arrow IPC, behind a header.
+
+        Values under nulls and padding are zeroed: equal states have equal bytes.
+        """
+        header = _Header(self.by, self.values, None)
+        body = b""
+        if self._table is not None:
+            table = self._table.sort(self.by)
+            header.types = [_type_name(t) for t in table.dtypes]
+            body = _ipc(_without_nulls(table))
+        head = msgspec.msgpack.encode(header)
+        return seal(_KIND, 1, len(head).to_bytes(4, "little") + head + body)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Return the state that `to_bytes` wrote.
+
+        Raises:
+            ValueError: the bytes are malformed, or the table is not one of such aggregates.
+        """
+        _, payload = unseal(_KIND, data, versions={1})
+        size = int.from_bytes(payload[:4], "little")
+        try:
+            header = msgspec.msgpack.decode(payload[4 : 4 + size], type=_Header)
+            state = cls(header.by, header.values)
+            if header.types is None:
+                if len(payload) != 4 + size:
+                    raise ValueError("a table without types")
+                return state
+            stored = pl.DataFrame(pa.ipc.open_stream(payload[4 + size :]).read_all())
+        except (msgspec.MsgspecError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+            raise ValueError(f"{_KIND}: {error}") from error
+        names = [*state.by, *state._parts()]
+        if stored.columns != [c for n in names for c in (n, f"{n}?")]:
+            raise ValueError(f"{_KIND}: the table has columns {stored.columns}, not {names}")
+        table = _with_nulls(stored, names, header.types)
+        if [_type_name(t) for t in table.dtypes] != header.types:
+            raise ValueError(f"{_KIND}: the types of the table are not those of its header")
+        keys = table.select(state.by)
+        if not len(table) or keys.is_duplicated().any() or not keys.equals(keys.sort(state.by)):
+            raise ValueError(f"{_KIND}: the table is empty, or its keys are not sorted and unique")
+        state._table = table
+        return state
+
+    def _parts(self) -> Iterable[str]:
+        for name, value in self.values.items():
+            yield from (f"{name}.{part}" for part in value.fold())
+
+    def _update(self, frame: pl.DataFrame) -> None:
+        if len(frame):
+            self._take(frame.group_by(self.by).agg(self._fold))
+
+    def _take(self, parts: pl.DataFrame) -> None:
+        if self._table is None:
+            self._table = parts
+            return
+        if self._table.schema != parts.schema:
+            raise ValueError(
+                f"aggregates have columns {dict(self._table.schema)}, got {dict(parts.schema)}"
+            )
+        self._table = pl.concat([self._table, parts]).group_by(self.by).agg(self._join)
+
+    def _read(self, order: Sequence[str]) -> pl.DataFrame:
+        assert self._table is not None
+        read = [value.read(name).alias(name) for name, value in self.values.items()]
+        return self._table.sort(order).select(*map(pl.col, self.by), *read)
+
+
+class AggregatePanes:
+    """Panes of aggregates in one table: the pane number is one more key."""
+
+    def __init__(self, like: Aggregates) -> None:
+        self._like = like
+        self._all = Aggregates((_PANE, *like.by), like.values)
+        self._inputs = like._inputs
+
+    def update(self, batch: pa.RecordBatch, panes: I64) -> None:
+        """Fold each row of `batch` into its pane."""
+        frame = _frame(batch, self._inputs).with_columns(pl.Series(_PANE, panes))
+        self._all._update(frame)
+
+    def numbers(self) -> I64:
+        """Return the numbers of the panes that hold rows, ascending."""
+        if self._all._table is None:
+            return np.empty(0, np.int64)
+        return self._all._table[_PANE].unique().sort().to_numpy()
+
+    def states(self, numbers: I64) -> list[Aggregates]:
+        """Return the states of these panes, which are there."""
+        if self._all._table is None or not len(numbers):
+            return []
+        between = pl.col(_PANE).is_between(int(numbers[0]), int(numbers[-1]))
+        groups = self._all._table.filter(between).partition_by(
+            _PANE, as_dict=True, include_key=False
+        )
+        out = []
+        for pane in numbers.tolist():
+            state = Aggregates(self._like.by, self._like.values)
+            state._table = groups[(pane,)]
+            out.append(state)
+        return out
+
+    def table(self, before: int) -> pa.RecordBatch:
+        """Return pane, keys and values of the panes with smaller numbers, sorted.
+
+        The first column is the number of the pane. Without rows there are no columns.
+        """
+        closed = Aggregates(self._all.by, self._all.values)
+        if self._all._table is not None:
+            closed._table = self._all._table.filter(pl.col(_PANE) < before)
+        return closed.table() if len(closed) else _batch(pl.DataFrame())
+
+    def discard(self, before: int) -> None:
+        """Forget all panes with smaller numbers."""
+        if self._all._table is not None:
+            left = self._all._table.filter(pl.col(_PANE) >= before)
+            self._all._table = left if len(left) else None
+
+    def to_bytes(self) -> bytes:
+        """Return all panes as the bytes of `Aggregates` with the pane as a key."""
+        return self._all.to_bytes()
+
+    def load(self, data: bytes) -> None:
+        """Replace the content by what `to_bytes` returned.
+
+        Raises:
+            ValueError: `data` is malformed, or of other aggregates.
+        """
+        loaded = Aggregates.from_bytes(data)
+        if (loaded.by, loaded.values) != (self._all.by, self._all.values):
+            raise ValueError(f"{_KIND}: the panes were saved by other aggregates")
+        self._all = loaded
+
+
+class _Header(msgspec.Struct, array_like=True):
+    by: tuple[str, ...]
+    values: dict[str, Aggregation]
+    types: list[str] | None
+
+
+def _frame(batch: pa.RecordBatch, columns: Sequence[str]) -> pl.DataFrame:
+    for name in columns:
+        if name not in batch.schema.names:
+            raise KeyError(f"aggregates need a column {name!r}, the batch has {batch.schema.names}")
+    frame = pl.DataFrame(batch.select(columns))
+    return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+
+
+def _batch(frame: pl.DataFrame) -> pa.RecordBatch:
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    fields = [f.with_type(_TEXT.get(f.type, f.type)) for f in table.schema]
+    batches = table.cast(pa.schema(fields)).combine_chunks().to_batches()
+    return batches[0] if batches else pa.record_batch([], schema=pa.schema(fields))
+
+
+def _type_name(dtype: pl.DataType) -> str:
+    return str(dtype)
+
+
+def _zero(dtype: pl.DataType) -> Any:
+    if dtype in (pl.String, pl.Binary):
+        return pl.lit("").cast(dtype)
+    return pl.lit(0).cast(dtype)
+
+
+def _without_nulls(table: pl.DataFrame) -> pl.DataFrame:
+    """Put each column beside a 0/1 column that says where it is null, and zeros there."""
+    columns: list[pl.Expr] = []
+    for name, dtype in table.schema.items():
+        value = pl.col(name).fill_null(_zero(dtype))
+        if dtype.is_float():
+            value = value + 0.0  # one zero, not two
+        if dtype == pl.Boolean:
+            value = value.cast(pl.UInt8)  # the padding of bits is not defined
+        columns += [value.alias(name), pl.col(name).is_null().cast(pl.UInt8).alias(f"{name}?")]
+    return table.select(columns)
+
+
+def _with_nulls(stored: pl.DataFrame, names: Sequence[str], types: Sequence[str]) -> pl.DataFrame:
+    columns = []
+    for name, kind in zip(names, types, strict=True):
+        value = pl.col(name) != 0 if kind == "Boolean" else pl.col(name)
+        columns.append(pl.when(pl.col(f"{name}?") == 0).then(value).alias(name))
+    return stored.select(columns)
+
+
+def _ipc(frame: pl.DataFrame) -> bytes:
+    batch = _batch(frame)
+    out = io.BytesIO()
+    with pa.ipc.new_stream(out, batch.schema) as writer:
+        writer.write_batch(batch)
+    return out.getvalue()

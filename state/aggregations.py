@@ -1,0 +1,233 @@
+"""What can be aggregated of a column, as sufficient statistics that merge.
+
+Each aggregation knows three sets of Polars expressions: `fold` makes its *parts* (mergeable
+statistics) from rows, `join` makes the parts of a union from the parts of its pieces, and `read`
+makes the value that people asked for from the parts. A null value is "not known here": every
+aggregation of a column skips it.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+import polars as pl
+
+
+class Count(msgspec.Struct, frozen=True, tag=True):
+    """Count the rows or, given a column, its values that are not null. Int64."""
+
+    column: str | None = None
+
+    def inputs(self) -> list[str]:
+        """Return the columns that are read."""
+        return [] if self.column is None else [self.column]
+
+    def fold(self) -> dict[str, pl.Expr]:
+        """Return the parts of a group of rows."""
+        counted = pl.len() if self.column is None else pl.col(self.column).count()
+        return {"n": counted.cast(pl.Int64)}
+
+    def join(self, name: str) -> dict[str, pl.Expr]:
+        """Return the parts of a group of parts."""
+        return {"n": pl.col(f"{name}.n").sum()}
+
+    def read(self, name: str) -> pl.Expr:
+        """Return the value."""
+        return pl.col(f"{name}.n")
+
+
+class Sum(msgspec.Struct, frozen=True, tag=True):
+    """Sum a column. Float64 whatever the column is; 0 where there are no values."""
+
+    column: str
+
+    def inputs(self) -> list[str]:
+        """Return the columns that are read."""
+        return [self.column]
+
+    def fold(self) -> dict[str, pl.Expr]:
+        """Return the parts of a group of rows."""
+        return {"sum": pl.col(self.column).cast(pl.Float64).sum()}
+
+    def join(self, name: str) -> dict[str, pl.Expr]:
+        """Return the parts of a group of parts."""
+        return {"sum": pl.col(f"{name}.sum").sum()}
+
+    def read(self, name: str) -> pl.Expr:
+        """Return the value."""
+        return pl.col(f"{name}.sum")
+
+
+class Min(msgspec.Struct, frozen=True, tag=True):
+    """Keep the smallest value of a column, in the column's type; null where there is none."""
+
+    column: str
+
+    def inputs(self) -> list[str]:
+        """Return the columns that are read."""
+        return [self.column]
+
+    def fold(self) -> dict[str, pl.Expr]:
+        """Return the parts of a group of rows."""
+        return {"min": pl.col(self.column).min()}
+
+    def join(self, name: str) -> dict[str, pl.Expr]:
+        """Return the parts of a group of parts."""
+        return {"min": pl.col(f"{name}.min").min()}
+
+    def read(self, name: str) -> pl.Expr:
+        """Return the value."""
+        return pl.col(f"{name}.min")
+
+
+class Max(msgspec.Struct, frozen=True, tag=True):
+    """Keep the largest value of a column, in the column's type; null where there is none."""
+
+    column: str
+
+    def inputs(self) -> list[str]:
+        """Return the columns that are read."""
+        return [self.column]
+
+    def fold(self) -> dict[str, pl.Expr]:
+        """Return the parts of a group of rows."""
+        return {"max": pl.col(self.column).max()}
+
+    def join(self, name: str) -> dict[str, pl.Expr]:
+        """Return the parts of a group of parts."""
+        return {"max": pl.col(f"{name}.max").max()}
+
+    def read(self, name: str) -> pl.Expr:
+        """Return the value."""
+        return pl.col(f"{name}.max")
+
+
+class Mean(msgspec.Struct, frozen=True, tag=True):
+    """Average a column, or weight its values by another (vwap). Float64.
+
+    Rows in which either is null are skipped. Null where there are no values or the weights sum
+    to 0.
+    """
+
+    column: str
+    weight: str | None = None
+
+    def inputs(self) -> list[str]:
+        """Return the columns that are read."""
+        return [self.column] if self.weight is None else [self.column, self.weight]
+
+    def fold(self) -> dict[str, pl.Expr]:
+        """Return the parts of a group of rows."""
+        x = pl.col(self.column).cast(pl.Float64)
+        if self.weight is None:
+            return {"sum": x.sum(), "weight": x.count().cast(pl.Float64)}
+        w = pl.col(self.weight).cast(pl.Float64)
+        return {"sum": (x * w).sum(), "weight": pl.when(x.is_not_null()).then(w).sum()}
+
+    def join(self, name: str) -> dict[str, pl.Expr]:
+        """Return the parts of a group of parts."""
+        return {part: pl.col(f"{name}.{part}").sum() for part in ("sum", "weight")}
+
+    def read(self, name: str) -> pl.Expr:
+        """Return the value."""
+        weight = pl.col(f"{name}.weight")
+        return pl.when(weight != 0).then(pl.col(f"{name}.sum") / weight)
+
+
+class Var(msgspec.Struct, frozen=True, tag=True):
+    """Take the sample variance of a column. Float64; null below two values.
+
+    Parts are count, mean and sum of squared deviations, joined as in T. Chan, G. Golub,
+    R. LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances"
+    (1979), so that values far from zero do not cancel.
+    """
+
+    column: str
+
+    def inputs(self) -> list[str]:
+        """Return the columns that are read."""
+        return [self.column]
+
+    def fold(self) -> dict[str, pl.Expr]:
+        """Return the parts of a group of rows."""
+        x = pl.col(self.column).cast(pl.Float64)
+        n = x.count().cast(pl.Float64)
+        return {"n": n, "mean": x.mean().fill_null(0.0), "m2": (x.var(ddof=0) * n).fill_null(0.0)}
+
+    def join(self, name: str) -> dict[str, pl.Expr]:
+        """Return the parts of a group of parts."""
+        n, mean, m2 = (pl.col(f"{name}.{part}") for part in ("n", "mean", "m2"))
+        # The mean relative to one piece keeps the digits that means far from zero would lose.
+        first = mean.filter(n > 0).first()
+        total = pl.when(n.sum() > 0).then(first + (n * (mean - first)).sum() / n.sum())
+        return {
+            "n": n.sum(),
+            "mean": total.fill_null(0.0),
+            "m2": (m2.sum() + (n * (mean - total).pow(2)).sum()).fill_null(0.0),
+        }
+
+    def read(self, name: str) -> pl.Expr:
+        """Return the value."""
+        n = pl.col(f"{name}.n")
+        return pl.when(n > 1).then(pl.col(f"{name}.m2") / (n - 1))
+
+
+class First(msgspec.Struct, frozen=True, tag=True):
+    """Keep the value of a column at the earliest time; of equal times the smallest value.
+
+    The tie-break is by value because arrival order is not the same for all ways to merge.
+    """
+
+    column: str
+    time: str = "time"
+
+    def inputs(self) -> list[str]:
+        """Return the columns that are read."""
+        return [self.column, self.time]
+
+    def fold(self) -> dict[str, pl.Expr]:
+        """Return the parts of a group of rows."""
+        return self._choose(pl.col(self.column), pl.col(self.time))
+
+    def join(self, name: str) -> dict[str, pl.Expr]:
+        """Return the parts of a group of parts."""
+        return self._choose(pl.col(f"{name}.value"), pl.col(f"{name}.time"))
+
+    def read(self, name: str) -> pl.Expr:
+        """Return the value."""
+        return pl.col(f"{name}.value")
+
+    def _choose(self, value: pl.Expr, time: pl.Expr) -> dict[str, pl.Expr]:
+        known = time.filter(value.is_not_null()).min()
+        return {"time": known, "value": value.filter(time == known).min()}
+
+
+class Last(msgspec.Struct, frozen=True, tag=True):
+    """Keep the value of a column at the latest time; of equal times the largest value."""
+
+    column: str
+    time: str = "time"
+
+    def inputs(self) -> list[str]:
+        """Return the columns that are read."""
+        return [self.column, self.time]
+
+    def fold(self) -> dict[str, pl.Expr]:
+        """Return the parts of a group of rows."""
+        return self._choose(pl.col(self.column), pl.col(self.time))
+
+    def join(self, name: str) -> dict[str, pl.Expr]:
+        """Return the parts of a group of parts."""
+        return self._choose(pl.col(f"{name}.value"), pl.col(f"{name}.time"))
+
+    def read(self, name: str) -> pl.Expr:
+        """Return the value."""
+        return pl.col(f"{name}.value")
+
+    def _choose(self, value: pl.Expr, time: pl.Expr) -> dict[str, pl.Expr]:
+        known = time.filter(value.is_not_null()).max()
+        return {"time": known, "value": value.filter(time == known).max()}
+
+
+Aggregation: TypeAlias = Count | Sum | Min | Max | Mean | Var | First | Last
