@@ -5,7 +5,8 @@ parents of every link at lags 1..5 (PC1 level .05, linear partial correlation). 
 into moments first, inside the time taken. One BLAS thread each. Equal means the same parents in
 the same order, and values and p-values within 1e-9. Moments hold the square of the rows' condition
 number, so on the strongly autocorrelated system, whose series are nearly collinear, the last
-digits differ: the table says by how much.
+digits differ: the table says by how much; the verdict of the last line is on the first system.
+tigramite runs with its defaults; its `recycle_residuals` made it slower (8.6-9.5 s, not 6.2-6.9).
 """
 
 from __future__ import annotations
