@@ -24,6 +24,7 @@ from scipy import special
 
 if TYPE_CHECKING:
     from state.moments import LaggedMoments, Scatter
+    from state.sliding_moments import SlidingMoments
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -59,7 +60,9 @@ class GrangerResult:
     """Embedded rows that the tests rest on."""
 
 
-def granger(moments: LaggedMoments, lags: int, *, conditional: bool = False) -> GrangerResult:
+def granger(
+    moments: LaggedMoments | SlidingMoments, lags: int, *, conditional: bool = False
+) -> GrangerResult:
     """Test every ordered pair of series for Granger causality.
 
     Pairwise, the F is that of `statsmodels` `grangercausalitytests` (``ssr_ftest``). Conditional
