@@ -27,11 +27,14 @@ class MarketSettings(JobSettings):
     )
     path: Names = Field([], description="price files, CSV or Parquet, for the source `file`")
     series: Names = Field([], description="series to use: names for replay, symbols for live feeds")
+    gauges: Names = Field(
+        ["VIX"], description="series that raise no alerts because their fall is no crash"
+    )
     speed: float | None = Field(
         None, gt=0, description="replay speed in event seconds per second; unset: full speed"
     )
-    duration: Duration | None = Field(
-        None, gt=timedelta(0), description="end a live feed after this long; unset: never"
+    limit: PositiveInt | None = Field(
+        None, description="end a live feed after so many trades; unset: never"
     )
     grid: Duration = Field(
         timedelta(days=1), gt=timedelta(0), description="step of the time grid; 1s for live feeds"
@@ -40,8 +43,10 @@ class MarketSettings(JobSettings):
         timedelta(0), ge=timedelta(0), description="how far behind the newest a tick may be"
     )
     max_stale: int = Field(5, ge=0, description="grid steps a silent series keeps its last price")
-    window: PositiveInt = Field(180, description="length of a causal window, in grid steps")
-    every: PositiveInt = Field(30, description="distance between causal windows, in grid steps")
+    window: PositiveInt = Field(
+        360, description="length of a causal window, in multiples of the grid step"
+    )
+    every: PositiveInt = Field(30, description="distance between causal windows, likewise")
     lags: PositiveInt = Field(3, description="how many grid steps back causes are looked for")
     level: float = Field(0.05, gt=0, lt=1, description="false discovery rate of links")
     coverage: float = Field(0.8, gt=0, le=1, description="share of a window a series must cover")

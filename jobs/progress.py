@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Self, TextIO
+from typing import TextIO
 
 import pyarrow as pa
 from rich.console import Console
@@ -38,13 +38,7 @@ class RunProgress:
             )
             self._task = self._bar.add_task(job, total=total, at="the start")
 
-    def __enter__(self) -> Self:
-        """Begin to show."""
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Stop showing; the terminal is left as it was."""
         if self._bar:
             self._bar.stop()

@@ -14,6 +14,7 @@ import sys
 import tomllib
 from datetime import timedelta
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any, ClassVar, NoReturn, Self
 
 from pydantic import BeforeValidator, ValidationError
@@ -135,3 +136,27 @@ def fail(job: str, error: object, code: int = 2) -> NoReturn:
     """End the process with one line on standard error: 2 for bad settings or input, 1 otherwise."""
     print(f"{job}: {error}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def one_line_errors(job: str) -> None:
+    """Report errors of the running flow by their cause alone, and exit with 1.
+
+    Bytewax wraps what a source, an operator or a sink raises in its own errors, one around the
+    other. The whole chain is shown when `BRAIDFLOW_TRACEBACK` is set.
+    """
+    if os.environ.get("BRAIDFLOW_TRACEBACK"):
+        return
+
+    def report(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        cause = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, KeyboardInterrupt):
+            print(f"{job}: stopped", file=sys.stderr)
+        else:
+            print(f"{job}: {type(cause).__name__}: {cause}", file=sys.stderr)
+            print("(BRAIDFLOW_TRACEBACK=1 shows where)", file=sys.stderr)
+
+    sys.excepthook = report

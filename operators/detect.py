@@ -1,8 +1,9 @@
-"""Raise alerts on returns with any ensemble of streaming detectors."""
+"""Score returns with any ensemble of streaming detectors, and raise alerts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import bytewax.operators as op
 import msgspec
@@ -15,10 +16,20 @@ from typing_extensions import override
 
 from state.detectors import Ensemble
 from state.mergeable import seal, unseal
-from state.schemas import ALERTS, TIME
+from state.schemas import ALERTS, RETURNS, SCORED, TIME
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class DetectOut:
+    """Streams of :func:`detect`, one batch each for every input batch."""
+
+    scored: KeyedStream[pa.RecordBatch]
+    """`SCORED`: the input rows with drawdown, score and whether an alert was raised."""
+    alerts: KeyedStream[pa.RecordBatch]
+    """`ALERTS`, perhaps without rows: the input rows that raised one."""
 
 
 @operator
@@ -26,13 +37,14 @@ def detect(
     step_id: str,
     up: KeyedStream[pa.RecordBatch],
     create: Callable[[], Ensemble],
-) -> KeyedStream[pa.RecordBatch]:
-    """Score returns and emit one `ALERTS` batch, perhaps without rows, per input batch.
+    *,
+    quiet: Collection[str] = (),
+) -> DetectOut:
+    """Score every return on its series' own past, and raise alerts.
 
     Every series of a key is judged on its own; one that appears later starts then, with the
     detectors' warm-up before it. A row's `drawdown` is its price over the highest price of its
-    series so far, minus 1. A null `log_return` moves the drawdown but no detector. Alerts are
-    ordered by time, then series.
+    series so far, minus 1. A null `log_return` moves the drawdown but no detector; it scores 0.
 
     - *Late or duplicate*: a row at or before the last time of its series raises; what comes
       before this operator (`align`) puts rows in order.
@@ -45,15 +57,21 @@ def detect(
         up: batches of `state.schemas.RETURNS`.
         create: returns a fresh ensemble of no series, such as `crash_ensemble`; called once per
             key. Members of classes outside `state.detectors` are restored by class.
+        quiet: series that are scored but raise no alert, because their fall is no crash: gauges
+            of volatility, interest rates.
 
     Raises:
         ValueError: a row is not after the last one of its series.
     """
 
     def build(snapshot: bytes | None) -> _Detect:
-        return _Detect(create(), snapshot)
+        return _Detect(create(), frozenset(quiet), snapshot)
 
-    return op.stateful_batch("detect", up, build)
+    both = op.stateful_batch("detect", up, build)
+    return DetectOut(
+        op.map_value("scored", both, lambda pair: pair[0]),
+        op.map_value("alerts", both, lambda pair: pair[1]),
+    )
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -64,12 +82,17 @@ class _Saved(msgspec.Struct, array_like=True):
 
 
 _KIND = "detect"
+_NAMES = ALERTS.field("detectors").type
 _NEVER = np.iinfo(np.int64).min
 
 
-class _Detect(StatefulBatchLogic[pa.RecordBatch, pa.RecordBatch, bytes]):
-    def __init__(self, ensemble: Ensemble, snapshot: bytes | None) -> None:
+_Pair = tuple[pa.RecordBatch, pa.RecordBatch]
+
+
+class _Detect(StatefulBatchLogic[pa.RecordBatch, _Pair, bytes]):
+    def __init__(self, ensemble: Ensemble, quiet: frozenset[str], snapshot: bytes | None) -> None:
         self._ensemble = ensemble
+        self._quiet = quiet
         self._column: dict[str, int] = {}
         self._times: I64 = np.zeros(0, np.int64)
         self._peaks: F64 = np.zeros(0)
@@ -82,8 +105,8 @@ class _Detect(StatefulBatchLogic[pa.RecordBatch, pa.RecordBatch, bytes]):
             self._ensemble = Ensemble.from_bytes(saved.ensemble, kinds)
 
     @override
-    def on_batch(self, values: list[pa.RecordBatch]) -> tuple[list[pa.RecordBatch], bool]:
-        return [self._alerts(batch) for batch in values], StatefulBatchLogic.RETAIN
+    def on_batch(self, values: list[pa.RecordBatch]) -> tuple[list[_Pair], bool]:
+        return [self._score(batch) for batch in values], StatefulBatchLogic.RETAIN
 
     @override
     def snapshot(self) -> bytes:
@@ -95,9 +118,9 @@ class _Detect(StatefulBatchLogic[pa.RecordBatch, pa.RecordBatch, bytes]):
         )
         return seal(_KIND, 1, msgspec.msgpack.encode(saved))
 
-    def _alerts(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _score(self, batch: pa.RecordBatch) -> _Pair:
         if not batch.num_rows:
-            return pa.RecordBatch.from_pylist([], schema=ALERTS)
+            return _without_rows(SCORED), _without_rows(ALERTS)
         encoded = batch["series"].dictionary_encode()
         names = encoded.dictionary.to_pylist()
         self._grow(names)
@@ -115,24 +138,19 @@ class _Detect(StatefulBatchLogic[pa.RecordBatch, pa.RecordBatch, bytes]):
         np.maximum.at(self._times, column, time)
         detection = self._ensemble.detect(returns)
 
-        by_name = np.argsort(np.array(list(self._column)))
-        at, place = np.nonzero(detection.alert[:, by_name])
-        series = by_name[place]
-        labels = np.array(list(self._column), dtype=object)
+        drawdown = pa.array((prices / peaks - 1.0)[row, column])
+        score = pa.array(detection.score[row, column])
+        heard = np.array([name not in self._quiet for name in self._column])
+        alert = detection.alert[row, column] & heard[column]
+        columns = [batch[name] for name in RETURNS.names] + [drawdown, score]
+        scored = pa.record_batch([*columns, pa.array(alert)], schema=SCORED)
+        at = np.flatnonzero(alert)
         members = np.array(self._ensemble.names, dtype=object)
-        fired = [members[votes].tolist() for votes in detection.fired[at, series]]
-        return pa.record_batch(
-            [
-                pa.array(steps[at], pa.int64()).cast(TIME),
-                pa.array(labels[series], pa.string()),
-                pa.array(prices[at, series]),
-                pa.array(returns[at, series]),
-                pa.array(prices[at, series] / peaks[at, series] - 1.0),
-                pa.array(detection.score[at, series]),
-                pa.array(fired, ALERTS.field("detectors").type),
-            ],
-            schema=ALERTS,
+        fired = [members[votes].tolist() for votes in detection.fired[row, column][at]]
+        alerts = pa.record_batch(
+            [*(c.take(pa.array(at)) for c in columns), pa.array(fired, _NAMES)], schema=ALERTS
         )
+        return scored, alerts
 
     def _grow(self, names: list[str]) -> None:
         for name in names:
@@ -159,3 +177,7 @@ class _Detect(StatefulBatchLogic[pa.RecordBatch, pa.RecordBatch, bytes]):
                 f"series {name!r}: a row at {came.isoformat()} came after one at "
                 f"{last.isoformat()}; detect takes rows in time order"
             )
+
+
+def _without_rows(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema=schema)

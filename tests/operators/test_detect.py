@@ -17,7 +17,7 @@ from connectors.market.replay import daily_prices
 from operators.align import align
 from operators.detect import detect
 from state.detectors import Ensemble, FallWithin, crash_ensemble
-from state.schemas import ALERTS, RETURNS, TIME
+from state.schemas import ALERTS, RETURNS, SCORED, TIME
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 Row = tuple[int, str, float, float | None]
@@ -40,7 +40,7 @@ def run(items: list, create=crash_ensemble, out: list | None = None, **kwargs) -
     out = [] if out is None else out
     keyed = [("m", item) if isinstance(item, pa.RecordBatch) else item for item in items]
     up = op.input("in", flow, TestingSource(keyed))
-    op.output("out", detect("detect", up, create), TestingSink(out))
+    op.output("out", detect("detect", up, create).alerts, TestingSink(out))
     run_main(flow, **kwargs)
     return [batch for _, batch in out]
 
@@ -70,6 +70,7 @@ def test_rows_of_an_alert() -> None:
     )
     assert [batch.num_rows for batch in out] == [0, 0, 2]
     first, second = out[2].to_pylist()
+    first, second = sorted((first, second), key=lambda row: row["series"])
     assert first["series"] == "a"
     assert second["time"] == START + timedelta(days=2)
     assert (second["series"], second["price"]) == ("b", 150.0)
@@ -159,7 +160,7 @@ def test_a_crash_changes_nothing(history: list[pa.RecordBatch], tmp_path: Path) 
     keyed = [("m", item) if isinstance(item, pa.RecordBatch) else item for item in items]
     flow = Dataflow("flow")
     up = op.input("in", flow, TestingSource(keyed))
-    op.output("out", detect("detect", up, crash_ensemble), TestingSink(out))
+    op.output("out", detect("detect", up, crash_ensemble).alerts, TestingSink(out))
     run_main(flow, epoch_interval=timedelta(0), recovery_config=recovery)
     before = [batch for _, batch in out]
     assert len(before) < len(history)
@@ -172,3 +173,21 @@ def test_a_crash_changes_nothing(history: list[pa.RecordBatch], tmp_path: Path) 
     assert again in (0, 1)
     assert [*before, *after[again:]] == whole
     assert sum(batch.num_rows for batch in after) > 5
+
+
+def test_a_gauge_is_scored_but_raises_no_alert() -> None:
+    flow, scored, alerts = Dataflow("flow"), [], []
+    fall = [
+        returns((0, "a", 100.0, None), (0, "gauge", 100.0, None)),
+        returns((1, "a", 50.0, np.log(0.5)), (1, "gauge", 50.0, np.log(0.5))),
+    ]
+    up = op.input("in", flow, TestingSource([("m", batch) for batch in fall]))
+    out = detect("detect", up, fall_rule, quiet=["gauge"])
+    op.output("to_scored", out.scored, TestingSink(scored))
+    op.output("to_alerts", out.alerts, TestingSink(alerts))
+    run_main(flow)
+    assert [batch.schema for _, batch in scored] == [SCORED, SCORED]
+    a, gauge = scored[1][1].to_pylist()
+    assert (a["score"], a["drawdown"], a["alert"]) == (gauge["score"], gauge["drawdown"], True)
+    assert not gauge["alert"]
+    assert [row["series"] for _, batch in alerts for row in batch.to_pylist()] == ["a"]

@@ -1,0 +1,143 @@
+"""The main job: find crashes in prices, and which series led which, over sliding windows.
+
+    python -m bytewax.run jobs.market
+
+With no settings it replays twenty years of real daily prices. `python -m jobs describe market`
+lists the settings. Results go to `runs/market/<time>/` or the directory in `MARKET_OUT`:
+
+    report.html          the run on one page, for people
+    alerts.ndjson        crash alerts, as they happen
+    hypotheses.ndjson    links that held over windows, as they end
+    edges.parquet        every link tested in every window
+    returns.parquet      aligned prices, returns, drawdowns and scores
+    ticks.parquet        what was taken in, for `jobs.recompute`
+    late.ndjson          ticks that came after their step was closed
+    dead_letters.ndjson  rows of price files that could not be used
+    run.json             settings and counts
+
+A live feed ends after `MARKET_LIMIT` trades; kept in recovery (`-r`, `MARKET_OUT`), it may be
+killed at any time and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+import bytewax.operators as op
+import pyarrow as pa
+import pyarrow.parquet as pq
+from bytewax.dataflow import Dataflow, Stream
+from bytewax.inputs import Source
+from bytewax.operators import KeyedStream
+
+from connectors import plugins
+from connectors.files import RunSink
+from connectors.market import LiveSource, PriceFileSource, ReplaySource, daily_prices
+from flows.market import MarketParameters, MarketStreams, market
+from jobs.market_run import TABLES, RunRecord, finish
+from jobs.market_settings import LIVE, MarketSettings
+from jobs.progress import RunProgress
+from jobs.settings import SettingsError, fail, one_line_errors
+
+
+def flow() -> Dataflow:
+    """Build the job's dataflow from the settings in force."""
+    one_line_errors("market")
+    try:
+        settings = MarketSettings.load()
+        out = settings.out or _new_directory()
+        return _watched(settings, make_source(settings, out), out)
+    except (SettingsError, plugins.PluginError, OSError, ValueError) as error:
+        fail("market", error)
+
+
+def make_source(settings: MarketSettings, out: Path) -> Source[pa.RecordBatch]:
+    """Return the source that the settings name.
+
+    Raises:
+        ValueError: it cannot be had, or its input cannot be used.
+        OSError: a file cannot be read.
+    """
+    if settings.source == "replay":
+        return ReplaySource(daily_prices(settings.series or None), speed=settings.speed)
+    rejects = out / "dead_letters.ndjson"
+    if settings.source == "file":
+        return PriceFileSource(settings.path, dead_letters=rejects, speed=settings.speed)
+    if settings.source in LIVE:
+        return LiveSource(
+            settings.source, settings.series, limit=settings.limit, dead_letters=rejects
+        )
+    source: Source[pa.RecordBatch] = plugins.load(settings.source)()
+    if not isinstance(source, Source):
+        raise SettingsError(f"MARKET_SOURCE={settings.source}: not a Bytewax source")
+    return source
+
+
+def build(
+    settings: MarketSettings,
+    source: Source[pa.RecordBatch],
+    out: Path,
+    *,
+    watch: Callable[[pa.RecordBatch], None] = lambda batch: None,
+    finished: Callable[[Path], None] | None = None,
+) -> Dataflow:
+    """Connect a source, the flow and the run directory."""
+    graph = Dataflow("market")
+    ticks = op.input("ticks", graph, source)
+    ticks = op.inspect("watch", ticks, lambda _, batch: watch(batch))
+    tables = {"ticks.parquet": ticks, **_results(market(ticks, _parameters(settings)))}
+    labelled = [_label(name, stream) for name, stream in tables.items()]
+    op.output("results", op.merge("gather", *labelled), RunSink(out, TABLES, finish=finished))
+    return graph
+
+
+def recompute_flow(record: RunRecord, ticks: Path, out: Path) -> Dataflow:
+    """Build the flow of a finished run over its stored ticks, in one batch."""
+    table = pq.read_table(ticks)
+    source = ReplaySource(table, batch_rows=max(1, table.num_rows))
+    return build(MarketSettings.model_validate(record.settings), source, out)
+
+
+def _label(name: str, stream: Stream[pa.RecordBatch]) -> KeyedStream[tuple[str, pa.RecordBatch]]:
+    def label(batch: pa.RecordBatch) -> tuple[str, tuple[str, pa.RecordBatch]]:
+        return "run", (name, batch)
+
+    return op.map(f"to_{name.partition('.')[0]}", stream, label)
+
+
+def _parameters(settings: MarketSettings) -> MarketParameters:
+    wanted = {field.name for field in fields(MarketParameters)}
+    return MarketParameters(**settings.model_dump(include=wanted))
+
+
+def _watched(settings: MarketSettings, source: Source[pa.RecordBatch], out: Path) -> Dataflow:
+    """Build the flow with a progress display, a record and a report."""
+    progress = RunProgress("market", getattr(source, "total_rows", None))
+
+    def finished(directory: Path) -> None:
+        progress.close()
+        finish(directory, RunRecord.of(settings, getattr(source, "rejected", 0)))
+
+    return build(settings, source, out, watch=progress.advance, finished=finished)
+
+
+def _results(streams: MarketStreams) -> dict[str, Stream[pa.RecordBatch]]:
+    return {
+        "returns.parquet": streams.scored,
+        "alerts.ndjson": streams.alerts,
+        "edges.parquet": streams.edges,
+        "hypotheses.ndjson": streams.hypotheses,
+        "late.ndjson": streams.late,
+    }
+
+
+def _new_directory() -> Path:
+    recovering = {"-r", "--recovery-directory"} & {a.partition("=")[0] for a in sys.argv}
+    if recovering or "BYTEWAX_RECOVERY_DIRECTORY" in os.environ:
+        raise SettingsError("-r needs MARKET_OUT: a resumed run must find the files it began")
+    return Path("runs/market") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
