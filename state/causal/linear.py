@@ -16,6 +16,7 @@ feedback between time series", Journal of the American Statistical Association 7
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,14 +39,12 @@ class SingularSystemError(ValueError):
     """Nothing can be tested: too few rows for the number of parameters."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which leave no room for a cached property
 class GrangerResult:
     """Tests of all ordered pairs; arrays are (N, N), indexed ``[cause, effect]``."""
 
     f: F64
     """F statistics; NaN on the diagonal and where `singular`."""
-    p: F64
-    """Their p values, not corrected for multiple tests; NaN where `f` is."""
     df_num: I64
     """Numerator degrees of freedom: the number of lags."""
     df_den: I64
@@ -58,6 +57,11 @@ class GrangerResult:
     regressors' correlation matrix: expect F to lose ``log10(condition)`` of its 16 digits."""
     n: int
     """Embedded rows that the tests rest on."""
+
+    @cached_property
+    def p(self) -> F64:
+        """The p values of `f`, not corrected for multiple tests; NaN where `f` is."""
+        return np.asarray(special.fdtrc(self.df_num, self.df_den, self.f))
 
 
 def granger(
@@ -75,7 +79,7 @@ def granger(
     are linearly dependent, all conditional tests are singular.
 
     Args:
-        moments: lagged moments of N series; `moments.max_lag` at least `lags`.
+        moments: lagged moments of N series, or a sliding window's; `max_lag` at least `lags`.
         lags: past values of each series in the fit, at least 1.
         conditional: condition on the past of all other series.
 
@@ -121,7 +125,6 @@ def f_tests(
     condition[diagonal] = np.nan
     return GrangerResult(
         f,
-        np.asarray(special.fdtrc(lags, df_den, f)),
         np.full((count, count), lags),
         np.full((count, count), df_den),
         singular & ~diagonal,
@@ -174,35 +177,40 @@ def _pairwise(correlation: F64, lags: int, count: int) -> tuple[F64, F64, F64]:
 
     Both fits of a pair share the effect's own past, so that is eliminated once for each effect,
     from the past of every possible cause; a small factor for each pair finishes. Pairs are the
-    last axes and the loops run over lags only.
+    last axes of that factor and its loops run over lags only.
     """
     blocks = correlation.reshape(lags + 1, count, lags + 1, count)
     past = blocks[1:, :, 1:, :]  # lag, series, lag, series
-    now = blocks[0, :, 1:, :].transpose(1, 0, 2).copy()  # lag, effect, cause
     same = np.einsum("aibi->abi", past)  # lag, lag, series: of one series with itself
+    now = blocks[0, :, 1:, :].copy()  # effect, lag, cause
+    aim = np.einsum("jaj->ja", now).copy()  # effect, own lag
     own = same.copy()
-    cross = past.transpose(0, 2, 1, 3).copy()  # own lag, cause's lag, effect, cause
-    aim = np.einsum("ajj->aj", now).copy()  # own lag, effect
-    own_least = _eliminate(own, [cross, aim])
+    inverse = np.zeros((lags, lags, count))
+    inverse[np.arange(lags), np.arange(lags)] = 1.0
+    own_least = _eliminate(own, inverse)
+    root = inverse.transpose(2, 0, 1).copy()  # effect, own lag, own lag
+    aim = np.einsum("jab,jb->ja", root, aim)
+    cross = past.transpose(1, 0, 2, 3).reshape(count, lags, lags * count)
+    cross = np.matmul(root, cross)  # effect, own lag, cause's lag and cause
+    target = now - np.matmul(aim[:, None], cross).reshape(now.shape)
+    cross = cross.reshape(count, lags, lags, count)
     pair = np.empty((lags, lags, count, count))
     for r in range(lags):
         for c in range(r + 1):
-            explained = np.einsum("aji,aji->ji", cross[:, r], cross[:, c])
+            explained = np.einsum("jai,jai->ji", cross[:, :, r], cross[:, :, c])
             np.subtract(same[r, c], explained, out=pair[r, c])
-    target = now
-    target -= np.einsum("arji,aj->rji", cross, aim)
-    pair_least = _eliminate(pair, [target])
+    target = target.transpose(1, 0, 2).copy()  # cause's lag, effect, cause
+    pair_least = _eliminate(pair, target)
     gain = np.einsum("rji,rji->ij", target, target)
-    rest = (1.0 - np.einsum("aj,aj->j", aim, aim)) - gain
+    rest = (1.0 - np.einsum("ja,ja->j", aim, aim)) - gain
     return gain, rest, np.minimum(own_least, pair_least.T)
 
 
-def _eliminate(matrix: F64, sides: list[F64]) -> F64:
-    """Factor a stack of matrices (k, k, ...) in place; solve `sides` (k, ...) in place.
+def _eliminate(matrix: F64, side: F64) -> F64:
+    """Solve for `side` with the Cholesky factor of a stack of matrices (k, k, ...), in place.
 
-    Only the lower triangle of `matrix` is read. A side may have axes more between the first and
-    those of the stack, and more behind. Returns the smallest pivot of each; where it is not above
-    `LEAST_SHARE`, the solution means nothing.
+    `side` is (k, ...) or (k, m, ...). Only the lower triangle of `matrix` is read. Returns the
+    smallest pivot of each; where it is not above `LEAST_SHARE`, the solution means nothing.
     """
     size = len(matrix)
     least: F64 = np.full(matrix.shape[2:], np.inf)
@@ -210,21 +218,13 @@ def _eliminate(matrix: F64, sides: list[F64]) -> F64:
         pivot = matrix[a, a]
         np.minimum(least, pivot, out=least)
         inverse = 1.0 / np.sqrt(np.where(pivot > LEAST_SHARE, pivot, 1.0))
-        for side in sides:
-            side[a] *= _spread(inverse, side[a])
+        side[a] *= inverse
+        matrix[a + 1 :, a] *= inverse
         for b in range(a + 1, size):
-            matrix[b, a] *= inverse
             factor = matrix[b, a]
-            for side in sides:
-                side[b] -= _spread(factor, side[b]) * side[a]
-            for c in range(a + 1, b + 1):
-                matrix[b, c] -= factor * matrix[c, a]
+            side[b] -= factor * side[a]
+            matrix[b, a + 1 : b + 1] -= factor * matrix[a + 1 : b + 1, a]
     return least
-
-
-def _spread(factor: F64, side: F64) -> F64:
-    """Shape a factor for each effect so that it applies to (cause's lag, effect, cause)."""
-    return factor if factor.ndim == side.ndim else factor[:, None]
 
 
 def _conditional(correlation: F64, lags: int, constant: Bools) -> tuple[F64, F64, F64]:

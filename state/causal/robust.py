@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from state.causal.linear import LEAST_SHARE, GrangerResult, residual_df
 from state.moments import centre
@@ -73,7 +72,6 @@ def granger_robust(
     f[diagonal] = condition[diagonal] = np.nan
     return GrangerResult(
         f,
-        np.asarray(special.fdtrc(lags, df_den, f)),
         np.full((count, count), lags),
         np.full((count, count), df_den),
         np.isnan(f) & ~diagonal,
