@@ -276,7 +276,7 @@ def _without_nulls(table: pl.DataFrame) -> pl.DataFrame:
     for name, dtype in table.schema.items():
         value = pl.col(name).fill_null(_zero(dtype))
         if dtype.is_float():
-            value = value + 0.0  # one zero, not two
+            value = pl.when(value != 0).then(value).otherwise(0.0)  # one zero, not two
         if dtype == pl.Boolean:
             value = value.cast(pl.UInt8)  # the padding of bits is not defined
         columns += [value.alias(name), pl.col(name).is_null().cast(pl.UInt8).alias(f"{name}?")]

@@ -38,12 +38,11 @@ class TwoStacks(Generic[M]):
         self._newer: M | None = None
         self.end = -(2**62)
         """All panes that were merged have smaller numbers."""
-        self._merged: set[int] = set()
+        self._stale = split is not None
 
-    def touched(self, panes: set[int]) -> None:
-        """Take note that rows were added to these panes after they may have been merged."""
-        if panes & self._merged:
-            self._older, self._newer, self._merged = {}, None, set()
+    def touched(self, pane: int) -> None:
+        """Take note that rows were added to this pane, or also to later ones."""
+        self._stale |= pane < self.end
 
     def query(self, low: int, high: int, panes: Mapping[int, M]) -> M:
         """Return a new state, the merge of the panes in [low, high) in order.
@@ -54,18 +53,16 @@ class TwoStacks(Generic[M]):
         if self.split is None or low >= self.split:
             self.split, self._newer, self.end = high, None, high
             self._older = self._suffixes(low, high, panes)
-            self._merged = set(self._older)
-        elif self._newer is None and not self._merged:
+        elif self._stale:
+            self._newer, self.end = None, self.split
             self._older = self._suffixes(low, self.split, panes)
-            self._merged = set(self._older)
-            self.end = self.split
+        self._stale = False
         if self.end < high:
             for pane in range(self.end, high):
                 if pane in panes:
                     if self._newer is None:
                         self._newer = self._create()
                     self._newer.merge(panes[pane])
-                    self._merged.add(pane)
             self.end = high
         total = self._create()
         oldest = next((p for p in range(low, self.split) if p in self._older), None)

@@ -88,9 +88,7 @@ class Runs(Generic[S]):
 
     def touched(self, panes: I64) -> None:
         """Forget merges that the panes were in."""
-        merged = panes[panes < self._stacks.end]
-        if len(merged):
-            self._stacks.touched(set(merged.tolist()))
+        self._stacks.touched(int(panes.min()))
 
     def close(self, first: int, end: int) -> Iterator[Window[S]]:
         """Merge the panes of each window that has any."""
