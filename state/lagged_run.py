@@ -131,8 +131,11 @@ class Run:
             )
         self.sums = self.sums - self.n * d
 
-    def embedded(self, lags: int, shift: F64) -> tuple[int, F64, F64]:
-        """Return count, sum and Gram matrix of the embedded rows less the shift; needs n > lags."""
+    def embedded(self, lags: int, shift: F64, *, centred: bool = False) -> tuple[int, F64, F64]:
+        """Return count, sum and Gram matrix of the embedded rows less the shift; needs n > lags.
+
+        With `centred`, the matrix is of the rows less their mean.
+        """
         width = len(shift)
         # With zeros before the first and after the last row the Gram matrix is block-Toeplitz;
         # the 2L embedded rows that hold such a zero are then taken out again.
@@ -142,15 +145,18 @@ class Run:
         gram = np.concatenate(
             [band[:, (lags - a) * width : (2 * lags + 1 - a) * width] for a in range(lags + 1)]
         )
-        sums = np.tile(self.sums, lags + 1)
+        count = self.n - lags
+        edges = np.zeros((2 * lags + 1, lags + 1, width))
         if lags:
-            edges = np.zeros((2 * lags, lags + 1, width))
             first = self.first[:lags] - shift
             last = self.last[len(self.last) - lags :] - shift
             for a in range(lags + 1):
                 edges[a:lags, a] = first[: lags - a]
                 edges[lags : lags + a, a] = last[lags - a :]
-            flat = edges.reshape(2 * lags, -1)
-            gram -= flat.T @ flat
-            sums -= flat.sum(axis=0)
-        return self.n - lags, sums, gram
+        flat = edges.reshape(2 * lags + 1, -1)
+        sums = (self.sums - edges.sum(axis=0)).reshape(-1)
+        if centred:
+            # One row more in the same product takes out n times the mean's square.
+            flat[-1] = sums / np.sqrt(count)
+        gram -= flat.T @ flat
+        return count, sums, gram

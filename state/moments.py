@@ -269,21 +269,20 @@ class LaggedMoments:
         if not 0 <= lags <= self._lags:
             raise ValueError(f"lags must be from 0 to {self._lags}, not {lags}")
         size = (lags + 1) * self.n_series
-        parts = [
-            run.embedded(lags, self._shift)
-            for run in (self._head, self._tail)
-            if run is not None and run.n > lags
-        ]
-        if lags in self._closed:
-            parts.append(self._closed[lags])
-        if not parts:
+        runs = [run for run in (self._head, self._tail) if run is not None and run.n > lags]
+        closed = self._closed.get(lags)
+        if closed is None and not runs:
             return Scatter(0, np.full(size, np.nan), np.zeros((size, size)))
-        n, sums, gram = parts[0]
-        for count, more, products in parts[1:]:
-            n, sums, gram = n + count, sums + more, gram + products
-        mean = sums / n
-        matrix = np.multiply.outer(mean, sums)
-        np.subtract(gram, matrix, out=matrix)
+        if closed is None and len(runs) == 1:
+            n, sums, matrix = runs[0].embedded(lags, self._shift, centred=True)
+            mean = sums / n
+        else:
+            n, sums, gram = closed or (0, np.zeros(size), np.zeros((size, size)))
+            for run in runs:
+                count, more, products = run.embedded(lags, self._shift)
+                n, sums, gram = n + count, sums + more, gram + products
+            mean = sums / n
+            matrix = gram - np.outer(mean, sums)
         square, _ = self._squares()
         lost = np.diagonal(matrix) < LOST * np.tile(square, lags + 1)
         if lost.any():
@@ -324,7 +323,12 @@ class LaggedMoments:
         _, payload = unseal(_KIND, data, versions={1})
         read = _Reader(payload)
         n, lags, rows, missing, gapped, closed = read.unpack(_HEAD)
-        if n < 1 or gapped > 1 or closed > (lags + 1) * gapped or 8 * n * n * lags > len(payload):
+        if (
+            n < 1
+            or gapped > 1
+            or closed > (lags + 1) * gapped
+            or 8 * n * n * (lags + 1) > len(payload)
+        ):
             raise ValueError(f"{_KIND}: the header does not fit the payload")
         moments = cls(n, lags)
         moments._shift = read.floats(n)

@@ -18,6 +18,7 @@ from state.causal.linear import (
 
 if TYPE_CHECKING:
     from state.moments import LaggedMoments
+    from state.sliding_moments import SlidingMoments
 
 F64 = npt.NDArray[np.float64]
 
@@ -60,7 +61,7 @@ class Intervention:
 
 
 def intervene(
-    moments: LaggedMoments,
+    moments: LaggedMoments | SlidingMoments,
     lags: int,
     *,
     cause: int,
@@ -86,7 +87,7 @@ def intervene(
     2nd edition, Cambridge 2009 (do).
 
     Args:
-        moments: lagged moments of N series; `moments.max_lag` at least `lags`.
+        moments: lagged moments of N series, or a sliding window's; `max_lag` at least `lags`.
         lags: order of the autoregression, at least 1.
         cause: index of the series that is set.
         value: what it is set to, in its own units.

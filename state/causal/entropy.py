@@ -12,6 +12,7 @@ from state.causal.linear import granger
 
 if TYPE_CHECKING:
     from state.moments import LaggedMoments
+    from state.sliding_moments import SlidingMoments
 
 F64 = npt.NDArray[np.float64]
 
@@ -31,7 +32,7 @@ class TransferEntropyResult:
 
 
 def transfer_entropy(
-    moments: LaggedMoments, lags: int, *, conditional: bool = False
+    moments: LaggedMoments | SlidingMoments, lags: int, *, conditional: bool = False
 ) -> TransferEntropyResult:
     """Return the transfer entropy between all ordered pairs of series, in nats.
 
@@ -45,13 +46,13 @@ def transfer_entropy(
     equivalent for Gaussian variables", Physical Review Letters 103, 238701, 2009.
 
     Args:
-        moments: lagged moments of N series; `moments.max_lag` at least `lags`.
+        moments: lagged moments of N series, or a sliding window's; `max_lag` at least `lags`.
         lags: length of the pasts, at least 1.
         conditional: condition on the past of all other series.
 
     Raises:
         SingularSystemError: fewer embedded rows than parameters, plus one.
-        ValueError: `lags` is out of range, or the moments are not finite.
+        ValueError: `lags` is out of range.
     """
     test = granger(moments, lags, conditional=conditional)
     nats = 0.5 * np.log1p(test.f * test.df_num / test.df_den)

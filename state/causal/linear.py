@@ -85,7 +85,7 @@ def granger(
 
     Raises:
         SingularSystemError: fewer embedded rows than parameters, plus one.
-        ValueError: `lags` is out of range, or the moments are not finite.
+        ValueError: `lags` is out of range.
 
     >>> import numpy as np
     >>> from state.moments import LaggedMoments
@@ -156,20 +156,14 @@ def constant_series(scatter: Scatter, count: int) -> Bools:
 
 
 def correlations(scatter: Scatter) -> F64:
-    """Return the correlation matrix of embedded rows; zero for what does not vary.
-
-    Raises:
-        ValueError: the scatter is not finite.
-    """
+    """Turn the scatter's matrix, in place, into correlations; zero for what does not vary."""
     matrix = scatter.matrix
     spread = np.diagonal(matrix)
-    if not np.isfinite(matrix.sum()):
-        raise ValueError("the moments are not finite: the values are too large to square")
     scale = np.zeros(len(spread))
     np.divide(1.0, np.sqrt(np.maximum(spread, 0.0)), out=scale, where=spread > 0)
-    scaled: F64 = matrix * scale
-    scaled *= scale[:, None]
-    return scaled
+    matrix *= scale
+    matrix *= scale[:, None]
+    return matrix
 
 
 def _pairwise(correlation: F64, lags: int, count: int) -> tuple[F64, F64, F64]:
@@ -190,8 +184,9 @@ def _pairwise(correlation: F64, lags: int, count: int) -> tuple[F64, F64, F64]:
     own_least = _eliminate(own, inverse)
     root = inverse.transpose(2, 0, 1).copy()  # effect, own lag, own lag
     aim = np.einsum("jab,jb->ja", root, aim)
-    cross = past.transpose(1, 0, 2, 3).reshape(count, lags, lags * count)
-    cross = np.matmul(root, cross)  # effect, own lag, cause's lag and cause
+    # A view: row j of block a is the past of effect j at own lag a, with everything.
+    rows = correlation[count:, count:].reshape(lags, count, lags * count).transpose(1, 0, 2)
+    cross = np.matmul(root, rows)  # effect, own lag, cause's lag and cause
     target = now - np.matmul(aim[:, None], cross).reshape(now.shape)
     cross = cross.reshape(count, lags, lags, count)
     pair = np.empty((lags, lags, count, count))

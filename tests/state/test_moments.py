@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from state.mergeable import seal, unseal
 from state.moments import LaggedMoments
 
 
@@ -162,3 +163,24 @@ def test_arguments_that_do_not_fit():
     ):
         with pytest.raises(ValueError):
             call()
+
+
+def test_sealed_bytes_that_do_not_fit_together_are_refused():
+    x = prices("plain", 20)
+    x[8:10] = np.nan
+    _, payload = unseal("lagged-moments", LaggedMoments.from_rows(x, 2).to_bytes(), versions={1})
+    for bad in (
+        b"",
+        payload[:-8],
+        payload + bytes(8),
+        b"\xff\xff\xff\x7f" + payload[4:],  # series
+        payload[:4] + b"\xff\xff\xff\x7f" + payload[8:],  # lags
+        payload[:8] + b"\x63" + payload[9:],  # rows
+        payload[:24] + b"\x00" + payload[25:],  # closed runs without a gap
+        payload[:25] + b"\x09" + payload[26:],  # more closed lags than lags
+        payload[:26] + np.full(3, np.nan).tobytes() + payload[50:],  # shift
+    ):
+        with pytest.raises(ValueError):
+            LaggedMoments.from_bytes(seal("lagged-moments", 1, bad))
+    with pytest.raises(ValueError, match="version 2"):
+        LaggedMoments.from_bytes(seal("lagged-moments", 2, payload))
