@@ -1,0 +1,299 @@
+"""The sinks: several tables of one run, or one table alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bytewax.operators as op
+import pyarrow as pa
+from bytewax.dataflow import operator
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.operators import KeyedStream, StatefulLogic
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+
+from connectors.files.ndjson import NdjsonTable
+from connectors.files.parquet import ParquetTable
+from connectors.files.tables import Position, TableSpec, TableWriter
+
+_FORMATS: dict[str, Callable[[Path, TableSpec, Position | None], TableWriter]] = {
+    ".ndjson": NdjsonTable,
+    ".parquet": ParquetTable,
+}
+_KEY = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What :func:`output` tells a sink besides its items.
+
+    Args:
+        total: None at the begin; at the end, the number of items that were sent.
+    """
+
+    total: int | None
+
+
+class RunPosition(NamedTuple):
+    """A sink's snapshot."""
+
+    received: int
+    ended: bool
+    tables: dict[str, Position]
+
+
+Item = tuple[str, pa.RecordBatch]
+"""The name of a table, and rows for it."""
+
+
+class RunPartition(StatefulSinkPartition[Item | Mark, RunPosition]):
+    """The writer of all tables of a run."""
+
+    def __init__(
+        self,
+        directory: Path,
+        tables: Mapping[str, TableSpec],
+        finish: Callable[[Path], None] | None,
+        resume: RunPosition | None,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        if resume is not None and set(resume.tables) != set(tables):
+            raise ValueError(
+                f"{directory}: has the tables {sorted(resume.tables)} since before the restart, "
+                f"not {sorted(tables)}: start anew without the recovery data"
+            )
+        self._directory = directory
+        self._finish = finish
+        self._opened = resume is not None
+        self._received, self._ended = resume[:2] if resume else (0, False)
+        self._total: int | None = None
+        self._tables: dict[str, TableWriter] = {}
+        try:
+            for name, spec in tables.items():
+                position = resume.tables[name] if resume else None
+                path = directory / name
+                self._tables[name] = _FORMATS[path.suffix](path, spec, position)
+        except BaseException:
+            self.close()
+            raise
+
+    def write_batch(self, values: list[Item | Mark]) -> None:
+        """Write rows; at the end of input, finish the files.
+
+        Raises:
+            ValueError: an unknown table, a batch of another schema, or a stream that did not come
+                through :func:`output`.
+            OSError: a file cannot be written; the error names it.
+        """
+        for value in values:
+            if isinstance(value, Mark):
+                self._opened = True
+                self._total = value.total
+                continue
+            if not self._opened:
+                raise ValueError(
+                    f"{self._directory}: connect the stream with connectors.files.output; "
+                    "bytewax.operators.output does not tell a sink that its input is complete"
+                )
+            name, batch = value
+            if name not in self._tables:
+                raise ValueError(
+                    f"{self._directory}: no table {name!r}: choose from {list(self._tables)}"
+                )
+            self._tables[name].write(batch)
+            self._received += 1
+            self._ended = False
+        if self._total == self._received and not self._ended:
+            for table in self._tables.values():
+                table.finish()
+            if self._finish is not None:
+                self._finish(self._directory)
+            self._ended = True
+
+    def snapshot(self) -> RunPosition:
+        """Return where all tables are, when everything before is on the disk."""
+        positions = {name: table.snapshot() for name, table in self._tables.items()}
+        return RunPosition(self._received, self._ended, positions)
+
+    def close(self) -> None:
+        """Close the files as they are: the engine calls this after a failure too."""
+        for table in self._tables.values():
+            table.close()
+
+
+class RunSink(FixedPartitionedSink[Item | Mark, RunPosition]):
+    """Write several named tables of one run into a directory; then call `finish`, once.
+
+    Items are ``(key, (table name, RecordBatch))``; connect them with :func:`output`. A name ends
+    in `.ndjson` or `.parquet`. NDJSON files grow line by line, Parquet files appear at the end.
+    One worker of the cluster writes everything, in order of arrival.
+
+    - *Empty*: a table without rows is a valid empty file; a stream without items leaves them all.
+    - *Existing files* are replaced: NDJSON at the first item, Parquet at the end.
+    - *Restart*: rows after the last snapshot are cut off, then come again: none is lost or
+      doubled, and a run that was killed leaves the same bytes as one that was not. A finished run
+      that is resumed without news stays as it is; with more rows it is finished again. A file
+      that is missing or shorter than its snapshot raises an error that names it.
+    - *Failure*: when the flow fails or is stopped, nothing is finished: NDJSON files end with a
+      whole line, and Parquet rows wait in `<name>.spool`, an Arrow IPC stream. If `finish` raises,
+      all tables are complete, and resuming calls it again.
+
+    All processes of a cluster need to see the same directory, since a restart may choose another
+    writer.
+
+    Args:
+        directory: Made when the first item comes.
+        tables: What each file holds.
+        finish: Called with the directory when all tables are complete.
+
+    Raises:
+        ValueError: a name has another suffix or leads out of the directory.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        tables: Mapping[str, TableSpec],
+        *,
+        finish: Callable[[Path], None] | None = None,
+    ) -> None:
+        for name in tables:
+            if Path(name).name != name or Path(name).suffix not in _FORMATS:
+                raise ValueError(f"table {name!r}: a file name that ends in {list(_FORMATS)}")
+        self._directory = Path(directory)
+        self._tables = dict(tables)
+        self._finish = finish
+
+    def list_parts(self) -> list[str]:
+        """Name the one partition."""
+        return [_KEY]
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: RunPosition | None
+    ) -> RunPartition:
+        """Start the files, or go on from a snapshot."""
+        return RunPartition(self._directory, self._tables, self._finish, resume_state)
+
+
+class _TablePartition(StatefulSinkPartition[pa.RecordBatch | Mark, RunPosition]):
+    def __init__(self, name: str, run: RunPartition) -> None:
+        self._name = name
+        self._run = run
+
+    def write_batch(self, values: list[pa.RecordBatch | Mark]) -> None:
+        self._run.write_batch([v if isinstance(v, Mark) else (self._name, v) for v in values])
+
+    def snapshot(self) -> RunPosition:
+        return self._run.snapshot()
+
+    def close(self) -> None:
+        self._run.close()
+
+
+class _TableSink(FixedPartitionedSink[pa.RecordBatch | Mark, RunPosition]):
+    suffix: str
+
+    def __init__(
+        self,
+        path: Path | str,
+        schema: pa.Schema,
+        *,
+        sort_by: str | Sequence[str] | None = None,
+    ) -> None:
+        self._path = Path(path)
+        if self._path.suffix != self.suffix:
+            raise ValueError(f"{path}: the name must end in {self.suffix}")
+        self._run = RunSink(self._path.parent, {self._path.name: TableSpec(schema, sort_by)})
+
+    def list_parts(self) -> list[str]:
+        """Name the one partition."""
+        return self._run.list_parts()
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: RunPosition | None
+    ) -> StatefulSinkPartition[pa.RecordBatch | Mark, RunPosition]:
+        """Start the file, or go on from a snapshot."""
+        run = self._run.build_part(step_id, for_part, resume_state)
+        return _TablePartition(self._path.name, run)
+
+
+class NdjsonSink(_TableSink):
+    """Write ``(key, RecordBatch)`` items to one `.ndjson` file, one JSON object a row.
+
+    Times are RFC 3339 in UTC, floats their shortest exact form, NaN and infinities null. The file
+    grows by whole lines; see :class:`RunSink` for restarts, and :class:`TableSpec` for `sort_by`.
+    """
+
+    suffix = ".ndjson"
+
+
+class ParquetSink(_TableSink):
+    """Write ``(key, RecordBatch)`` items to one `.parquet` file.
+
+    The file appears when the input ends; see :class:`RunSink` for restarts, and
+    :class:`TableSpec` for `sort_by`.
+    """
+
+    suffix = ".parquet"
+
+
+class _Opening(FixedPartitionedSource[Mark, bool]):
+    """One mark, so that a stream without items builds its sink too."""
+
+    def list_parts(self) -> list[str]:
+        return [_KEY]
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: bool | None
+    ) -> StatefulSourcePartition[Mark, bool]:
+        return _OpeningPartition(bool(resume_state))
+
+
+class _OpeningPartition(StatefulSourcePartition[Mark, bool]):
+    def __init__(self, sent: bool) -> None:
+        self._sent = sent
+
+    def next_batch(self) -> Iterable[Mark]:
+        if self._sent:
+            raise StopIteration
+        self._sent = True
+        return [Mark(None)]
+
+    def snapshot(self) -> bool:
+        return self._sent
+
+
+class _Counter(StatefulLogic[int, Mark, int]):
+    """Count items, and tell the count when there are no more anywhere in the cluster."""
+
+    def __init__(self, resume: int | None) -> None:
+        self._total = resume or 0
+
+    def on_item(self, value: int) -> tuple[list[Mark], bool]:
+        self._total += value
+        return [], False
+
+    def on_eof(self) -> tuple[list[Mark], bool]:
+        return [Mark(self._total)], False
+
+    def snapshot(self) -> int:
+        return self._total
+
+
+@operator
+def output(step_id: str, up: KeyedStream[Any], sink: RunSink | NdjsonSink | ParquetSink) -> None:
+    """Write a stream to one of this package's sinks, and tell the sink when its input is complete.
+
+    Use it in place of ``bytewax.operators.output``. Bytewax builds a sink at its first item and
+    closes it after failures as it does at the end, so a sink alone knows neither an empty stream
+    nor a complete one. Here a mark precedes the items, and another follows with their number once
+    no worker has any left.
+    """
+    opening = op.input("open", up.flow(), _Opening())
+    zero = op.map("begin", opening, lambda _: (_KEY, 0))
+    ones = op.map("one", up, lambda _: (_KEY, 1))
+    end = op.stateful("count", op.merge("counted", zero, ones), _Counter)
+    begin = op.key_on("begin_key", opening, lambda _: _KEY)
+    op.output("write", op.merge("all", begin, up, end), sink)
