@@ -20,6 +20,7 @@ from typing import ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from state.float_bytes import FloatReader, float_bytes
 from state.lagged_run import F64, Run
 from state.mergeable import Algebra, seal, unseal
 
@@ -301,15 +302,15 @@ class LaggedMoments:
                 self._tail is not None,
                 len(self._closed),
             ),
-            _floats(self._shift),
+            float_bytes(self._shift),
         ]
         for run in (self._head, self._tail):
             if run is not None:
                 arrays = (run.sums, run.gamma, run.first, run.last)
-                parts += [_COUNT.pack(run.n), *map(_floats, arrays)]
+                parts += [_COUNT.pack(run.n), *map(float_bytes, arrays)]
         for lags in sorted(self._closed):
             count, sums, gram = self._closed[lags]
-            parts += [_COUNT.pack(count), _floats(sums), _floats(gram)]
+            parts += [_COUNT.pack(count), float_bytes(sums), float_bytes(gram)]
         return seal(_KIND, 1, b"".join(parts))
 
     @classmethod
@@ -321,7 +322,7 @@ class LaggedMoments:
                 together.
         """
         _, payload = unseal(_KIND, data, versions={1})
-        read = _Reader(payload)
+        read = FloatReader(_KIND, payload)
         n, lags, rows, missing, gapped, closed = read.unpack(_HEAD)
         if (
             n < 1
@@ -378,8 +379,19 @@ class LaggedMoments:
             self._shift = center
         else:
             run.reshift(center, self._shift)
-        (self._tail or self._head).join(run, self._shift)
-        self._recentre()
+        current = self._tail or self._head
+        if current.n:
+            current.join(run, self._shift)
+            self._recentre()
+            return
+        if self._tail is None:
+            self._head = run
+        else:
+            self._tail = run
+        # The shift is this run's mean if there was nothing before it.
+        if self._present > run.n:
+            self._recentre()
+        self._due = 2 * self._present
 
     def _break(self) -> None:
         if self._tail is not None:
@@ -449,38 +461,3 @@ def centre(rows: F64) -> F64:
     """Return the mean of rows (T, N), exact for a constant series; T >= 1."""
     center: F64 = rows[0] + (rows - rows[0]).mean(axis=0)
     return center
-
-
-def _floats(x: F64) -> bytes:
-    return x.astype("<f8").tobytes()
-
-
-class _Reader:
-    """Takes a payload apart and raises ValueError where it does not fit."""
-
-    def __init__(self, payload: bytes) -> None:
-        self._payload = payload
-        self._at = 0
-
-    def _take(self, size: int) -> bytes:
-        part = self._payload[self._at : self._at + size]
-        if len(part) != size:
-            raise ValueError(f"{_KIND}: the payload ends early")
-        self._at += size
-        return part
-
-    def unpack(self, layout: struct.Struct) -> tuple[int, ...]:
-        return layout.unpack(self._take(layout.size))
-
-    def floats(self, *shape: int) -> F64:
-        count = 1
-        for side in shape:
-            count *= side
-        values = np.frombuffer(self._take(8 * count), dtype="<f8").astype(np.float64)
-        if not (np.abs(values) < np.inf).all():
-            raise ValueError(f"{_KIND}: a sum is not finite")
-        return values.reshape(shape)
-
-    def end(self) -> None:
-        if self._at != len(self._payload):
-            raise ValueError(f"{_KIND}: {len(self._payload) - self._at} bytes too many")

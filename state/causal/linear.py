@@ -191,9 +191,8 @@ def _pairwise(correlation: F64, lags: int, count: int) -> tuple[F64, F64, F64]:
     cross = cross.reshape(count, lags, lags, count)
     pair = np.empty((lags, lags, count, count))
     for r in range(lags):
-        for c in range(r + 1):
-            explained = np.einsum("jai,jai->ji", cross[:, :, r], cross[:, :, c])
-            np.subtract(same[r, c], explained, out=pair[r, c])
+        explained = np.einsum("jai,jaci->cji", cross[:, :, r], cross[:, :, : r + 1])
+        np.subtract(same[r, : r + 1, None], explained, out=pair[r, : r + 1])
     target = target.transpose(1, 0, 2).copy()  # cause's lag, effect, cause
     pair_least = _eliminate(pair, target)
     gain = np.einsum("rji,rji->ij", target, target)
