@@ -17,6 +17,7 @@ from state.detectors.ensemble import Detection, Ensemble, crash_ensemble
 from state.detectors.ewma import RobustEwma
 from state.detectors.pareto import fit_pareto
 from state.detectors.spot import Spot
+from state.detectors.views import SpotViews
 
 __all__ = [
     "FIRES",
@@ -26,6 +27,7 @@ __all__ = [
     "FallWithin",
     "RobustEwma",
     "Spot",
+    "SpotViews",
     "crash_ensemble",
     "fit_pareto",
 ]

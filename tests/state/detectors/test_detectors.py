@@ -5,13 +5,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state.detectors import Detector, Ensemble, FallWithin, RobustEwma, Spot, crash_ensemble
+from state.detectors import (
+    Detector,
+    Ensemble,
+    FallWithin,
+    RobustEwma,
+    Spot,
+    SpotViews,
+    crash_ensemble,
+)
 from state.detectors.detector import score_of
 
 CASES = {
     "spot": lambda: Spot(0.01, calibrate=20, level=0.8, peaks=10, series=3),
     "dspot": lambda: Spot(0.01, calibrate=20, level=0.8, depth=5, tail="lower", series=3),
     "ewma": lambda: RobustEwma(3.0, warmup=10, series=3),
+    "views": lambda: SpotViews(0.3, risk=0.01, calibrate=20, level=0.8, series=3),
     "fall": lambda: FallWithin(0.02, 4, series=3),
     "ensemble": lambda: Ensemble(
         [FallWithin(0.02, 4, series=3), RobustEwma(1.0, warmup=5, series=3)], refractory=3
