@@ -96,7 +96,9 @@ class SpotViews:
         views = np.full((*rows.shape, len(VIEWS)), np.nan)
         for t in range(len(rows)):
             self._look(rows[t], present[t], views[t])
-        scores = self._spot.update(views.reshape(len(rows), -1)).reshape(views.shape)
+        scores = self._spot.update(views.reshape(len(rows), self.series * len(VIEWS))).reshape(
+            views.shape
+        )
         return np.where(present, score_of(scores.mean(axis=2) / self.limit), 0.0)
 
     def _look(self, row: F64, present: Array, views: F64) -> None:

@@ -10,7 +10,7 @@ from state.detectors import Spot
 
 def test_tail_probabilities_are_those_of_the_distribution() -> None:
     x = np.random.default_rng(0).standard_t(4, size=(20_000, 3))
-    spot = Spot(1e-6, calibrate=19_900, level=0.95, peaks=2000, series=3)
+    spot = Spot(1e-6, calibrate=20_000, level=0.95, peaks=2000, series=3)
     spot.update(x)
     for p in (1e-2, 1e-3, 1e-4):
         z = student.isf(p, 4)
@@ -24,14 +24,14 @@ def test_tail_probabilities_are_those_of_the_distribution() -> None:
 )
 def test_false_alarm_rate_is_the_risk(tail: str, draw: str) -> None:
     rng = np.random.default_rng(5)
-    size = (4000, 40)
+    size = (4000, 25)
     x = rng.standard_t(4, size) if draw == "standard_t" else getattr(rng, draw)(size=size)
     risk, calibrate = 2e-3, 2000
-    spot = Spot(risk, calibrate=calibrate, level=0.95, tail=tail, series=40)
+    spot = Spot(risk, calibrate=calibrate, level=0.95, tail=tail, series=25)
     alarms = int((spot.update(x) >= 0.5).sum())
-    expected = risk * (4000 - calibrate) * 40
+    expected = risk * (4000 - calibrate) * 25
     # Binomial spread plus that of a threshold estimated from 100 excesses in each series.
-    spread = np.sqrt(expected + 40 * (risk * 2000) ** 2 / 8)
+    spread = np.sqrt(expected + 25 * (risk * 2000) ** 2 / 8)
     assert abs(alarms - expected) < 4 * spread
 
 

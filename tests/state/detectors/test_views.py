@@ -7,7 +7,7 @@ from state.detectors import Spot, SpotViews
 
 
 def anomalous(kind: str) -> np.ndarray:
-    x = np.random.default_rng(11).normal(size=2000)
+    x = np.random.default_rng(11).normal(size=1560)
     match kind:
         case "spike":
             x[1500] = 15.0
