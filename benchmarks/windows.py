@@ -118,7 +118,7 @@ def ours(items: list[tuple[str, pa.RecordBatch]]) -> Batches:
     out = tumbling_aggregate("bars", up, bars, length=SECOND, lateness=LATENESS)
     op.output("closed", out.closed, TestingSink(closed))
     op.output("late", out.late, TestingSink(late))
-    run_main(flow)  # type: ignore[no-untyped-call]
+    run_main(flow)
     return closed, late
 
 
@@ -159,7 +159,7 @@ def theirs(rows: list[tuple[str, Tick]]) -> Folds:
     )
     op.output("closed", out.down, TestingSink(closed))
     op.output("late", out.late, TestingSink(late))
-    run_main(flow)  # type: ignore[no-untyped-call]
+    run_main(flow)
     return closed, late
 
 

@@ -36,7 +36,7 @@ from bytewax.inputs import Source
 from bytewax.operators import KeyedStream
 
 from connectors import plugins
-from connectors.files import RunSink
+from connectors.files import RunSink, output
 from connectors.market import LiveSource, PriceFileSource, ReplaySource, daily_prices
 from flows.market import MarketParameters, MarketStreams, market
 from jobs.market_run import TABLES, RunRecord, finish
@@ -67,14 +67,26 @@ def make_source(settings: MarketSettings, out: Path) -> Source[pa.RecordBatch]:
         return ReplaySource(daily_prices(settings.series or None), speed=settings.speed)
     rejects = out / "dead_letters.ndjson"
     if settings.source == "file":
-        return PriceFileSource(settings.path, dead_letters=rejects, speed=settings.speed)
+        files = PriceFileSource(settings.path, dead_letters=rejects, speed=settings.speed)
+        if not files.total_rows and not files.rejected:
+            raise ValueError(f"{', '.join(settings.path)}: no prices, only a header")
+        return files
     if settings.source in LIVE:
         return LiveSource(
-            settings.source, settings.series, limit=settings.limit, dead_letters=rejects
+            settings.source,
+            settings.series,
+            url=settings.url,
+            limit=settings.limit,
+            dead_letters=rejects,
         )
-    source: Source[pa.RecordBatch] = plugins.load(settings.source)()
+    try:
+        source = plugins.load(settings.source)()
+    except TypeError as error:
+        raise SettingsError(
+            f"{settings.source}: cannot be made without arguments: {error}"
+        ) from error
     if not isinstance(source, Source):
-        raise SettingsError(f"MARKET_SOURCE={settings.source}: not a Bytewax source")
+        raise SettingsError(f"{settings.source}: made a {type(source).__name__}, not a source")
     return source
 
 
@@ -92,7 +104,7 @@ def build(
     ticks = op.inspect("watch", ticks, lambda _, batch: watch(batch))
     tables = {"ticks.parquet": ticks, **_results(market(ticks, _parameters(settings)))}
     labelled = [_label(name, stream) for name, stream in tables.items()]
-    op.output("results", op.merge("gather", *labelled), RunSink(out, TABLES, finish=finished))
+    output("results", op.merge("gather", *labelled), RunSink(out, TABLES, finish=finished))
     return graph
 
 

@@ -33,6 +33,9 @@ class MarketSettings(JobSettings):
     speed: float | None = Field(
         None, gt=0, description="replay speed in event seconds per second; unset: full speed"
     )
+    url: str | None = Field(
+        None, description="another address of a live feed's protocol, such as a test system"
+    )
     limit: PositiveInt | None = Field(
         None, description="end a live feed after so many trades; unset: never"
     )
@@ -71,6 +74,8 @@ class MarketSettings(JobSettings):
             raise ValueError("MARKET_SOURCE=file needs MARKET_PATH")
         if self.path and self.source != "file":
             raise ValueError(f"MARKET_PATH is for MARKET_SOURCE=file, not {self.source}")
+        if self.source == "file" and self.series:
+            raise ValueError("MARKET_SERIES is for replay and live feeds; files are read whole")
         if self.source in LIVE and not self.series:
             raise ValueError(f"MARKET_SOURCE={self.source} needs MARKET_SERIES, its symbols")
         if self.window % self.every:

@@ -132,10 +132,15 @@ def _unknown(name: str, known: set[str]) -> str:
     return f"unknown setting {name}{hint}"
 
 
-def fail(job: str, error: object, code: int = 2) -> NoReturn:
-    """End the process with one line on standard error: 2 for bad settings or input, 1 otherwise."""
+def fail(job: str, error: Exception) -> NoReturn:
+    """End the process with 2 and one line on standard error, for settings or input that are wrong.
+
+    With `BRAIDFLOW_TRACEBACK` set, the error goes on instead.
+    """
+    if os.environ.get("BRAIDFLOW_TRACEBACK"):
+        raise error
     print(f"{job}: {error}", file=sys.stderr)
-    raise SystemExit(code)
+    raise SystemExit(2)
 
 
 def one_line_errors(job: str) -> None:

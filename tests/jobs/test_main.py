@@ -1,0 +1,47 @@
+"""`python -m jobs`: what there is, with its settings, and its graph."""
+
+import subprocess
+import sys
+
+import pytest
+
+from jobs.__main__ import JOBS, main
+from jobs.market_settings import MarketSettings
+
+
+def test_the_list_names_every_job(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said and command in said for name, (command, _) in JOBS.items())
+
+
+def test_a_job_is_described_with_all_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "market"]) == 0
+    said = capsys.readouterr().out
+    for name, field in MarketSettings.model_fields.items():
+        assert f"MARKET_{name.upper()} " in said
+        assert field.description
+        assert field.description in said
+
+
+def test_the_graph_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "market"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("flowchart TD")
+    assert "causal (causal_graph)" in said
+
+
+def test_a_report_needs_a_run(capsys: pytest.CaptureFixture[str], tmp_path_factory) -> None:
+    assert main(["report", str(tmp_path_factory.mktemp("empty"))]) == 1
+    assert capsys.readouterr().err.startswith("report: ")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from jobs.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'bytewax', 'pyarrow', 'numpy', 'pydantic', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,77 @@
+"""What the README says is run: its connector, its commands, its links."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from connectors.testing import check_source
+from state.schemas import TICKS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def myfeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a directory with the README's feed and a file of random walks for it."""
+    (code,) = re.findall(r"```python\n(# myfeed\.py\n.*?)```", README, flags=re.DOTALL)
+    assert len(code.splitlines()) <= 36
+    (tmp_path / "myfeed.py").write_text(code)
+    rng = np.random.default_rng(5)
+    prices = 100 * np.exp(np.cumsum(0.01 * rng.standard_normal((500, 3)), axis=0))
+    rows = [
+        f"{86_400 * day} {name} {price:.4f}\n"
+        for day, row in enumerate(prices)
+        for name, price in zip("abc", row, strict=True)
+    ]
+    (tmp_path / "prices.txt").write_text("".join(rows))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_the_connector_runs_the_job(myfeed: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bytewax.run", "jobs.market"],
+        env={**os.environ, "MARKET_SOURCE": "myfeed:MyFeed", "MARKET_OUT": str(myfeed / "out")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1,500 ticks" in done.stdout
+
+
+def test_the_connector_keeps_the_contract(myfeed: Path) -> None:
+    from myfeed import MyFeed
+
+    check_source(MyFeed, schema=TICKS)
+
+
+def test_commands_name_what_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
+    modules = set(re.findall(r"python -m ([a-z_.]+)", README)) - {"bytewax.run"}
+    assert modules
+    for module in modules | set(re.findall(r"bytewax\.run ([a-z_.]+)", README)):
+        assert find_spec(module.removesuffix("."))
+
+
+def test_settings_it_names_exist() -> None:
+    from jobs.market_settings import MarketSettings
+
+    named = set(re.findall(r"\bMARKET_([A-Z_]+)", README))
+    assert {name.lower() for name in named} <= set(MarketSettings.model_fields)
+
+
+def test_files_it_links_to_exist() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
