@@ -52,8 +52,8 @@ def load(spec: str, *, group: str = GROUP) -> Callable[..., Any]:
         found = getattr(found, name)
     if not callable(found):
         raise PluginError(
-            f"{where}: is of type {type(found).__name__}; a class or a function that makes a source or "
-            "sink is needed"
+            f"{where}: is of type {type(found).__name__}; a class or a function that makes a "
+            "source or sink is needed"
         )
     return found  # type: ignore[no-any-return]
 
