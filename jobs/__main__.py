@@ -74,7 +74,7 @@ def _describe(job: str) -> None:
 def _show(job: str) -> None:
     from bytewax.visualize import to_mermaid
 
-    print(to_mermaid(importlib.import_module(f"jobs.{job}").flow()))
+    print(to_mermaid(importlib.import_module(f"jobs.{job}").drawn()))
 
 
 def _report(directory: Path) -> int:

@@ -46,14 +46,25 @@ from jobs.settings import SettingsError, fail, one_line_errors
 
 
 def flow() -> Dataflow:
-    """Build the job's dataflow from the settings in force."""
+    """Build the job's dataflow from the settings in force, and make the directory for results."""
     one_line_errors("market")
     try:
-        settings = MarketSettings.load()
-        out = settings.out or _new_directory()
-        return _watched(settings, make_source(settings, out), out)
-    except (SettingsError, plugins.PluginError, OSError, ValueError) as error:
+        graph, out = _from_settings()
+        out.mkdir(parents=True, exist_ok=True)
+        return graph
+    except (OSError, ValueError) as error:
         fail("market", error)
+
+
+def drawn() -> Dataflow:
+    """Build the same dataflow to look at it; nothing is written."""
+    return _from_settings()[0]
+
+
+def _from_settings() -> tuple[Dataflow, Path]:
+    settings = MarketSettings.load()
+    out = settings.out or _new_directory()
+    return _watched(settings, make_source(settings, out), out), out
 
 
 def make_source(settings: MarketSettings, out: Path) -> Source[pa.RecordBatch]:

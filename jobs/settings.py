@@ -151,6 +151,8 @@ def one_line_errors(job: str) -> None:
     """
     if os.environ.get("BRAIDFLOW_TRACEBACK"):
         return
+    # The engine turns a Python error into a Rust panic, which would print a stack of its own.
+    os.environ["RUST_BACKTRACE"] = "0"
 
     def report(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,11 +25,15 @@ def test_a_job_is_described_with_all_its_settings(capsys: pytest.CaptureFixture[
         assert field.description in said
 
 
-def test_the_graph_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_graph_is_drawn_and_nothing_is_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(["show", "market"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("flowchart TD")
     assert "causal (causal_graph)" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_report_needs_a_run(capsys: pytest.CaptureFixture[str], tmp_path_factory) -> None:

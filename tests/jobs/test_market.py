@@ -114,6 +114,7 @@ def test_the_record_counts_what_is_there(default: Path) -> None:
         ({"source": "json:loads"}, "json:loads"),
         ({"source": "unheard"}, "unheard"),
         ({"series": "DAX"}, "unknown daily series 'DAX'"),
+        ({"out": "/proc/no"}, "/proc/no"),
     ],
 )
 def test_a_wrong_setting_ends_with_2_and_one_line(
@@ -219,6 +220,20 @@ def test_recovery_needs_a_place_that_stays(tmp_path: Path) -> None:
     done = run(tmp_path, "-r", "recovery", "-s", "1", "-b", "0")
     assert done.returncode == 2
     assert "MARKET_OUT" in done.stderr
+
+
+def test_an_error_of_the_running_flow_is_told_by_its_cause(tmp_path: Path) -> None:
+    (tmp_path / "feed.py").write_text(
+        "from bytewax.testing import TestingSource\n"
+        "import pyarrow as pa\n"
+        "def feed():\n"
+        "    return TestingSource([pa.record_batch({'time': [1], 'price': [2.0]})])\n"
+    )
+    done = run(tmp_path, source="feed:feed", out="out")
+    assert done.returncode == 1
+    assert "KeyError" in done.stderr or "ValueError" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "stack backtrace" not in done.stderr
 
 
 def test_moments_alone_find_the_same_links(tmp_path: Path) -> None:
