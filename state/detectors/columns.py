@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from state.detectors.detector import F64, Array, fill_arrays, grown, load, rows_of, save
 
 
-class ColumnDetector:
+class ColumnDetector(ABC):
     """Row-by-row detection over named arrays: subclasses give a layout and judge one row.
 
     Subclasses set `kind`, hand their constructor's arguments to `super().__init__` and implement
@@ -32,13 +33,13 @@ class ColumnDetector:
         """The number of series, N."""
         return self._series
 
+    @abstractmethod
     def _layout(self, series: int) -> dict[str, Array]:
         """Return the empty arrays; the last axis of each is the series."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _step(self, row: F64, present: Array) -> F64:
         """Score one row, in which values that are not `present` are 0, and fold it in."""
-        raise NotImplementedError
 
     def update(self, x: F64) -> F64:
         """Take (T, N) rows in time order and return their (T, N) scores."""

@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-RESULTS = (
-    "ticks.parquet",
-    "returns.parquet",
-    "alerts.ndjson",
-    "edges.parquet",
-    "hypotheses.ndjson",
-    "late.ndjson",
-)
+from jobs.market_run import TABLES
+
 COMMAND = [sys.executable, "-m", "bytewax.run", "jobs.market"]
 
 
@@ -33,7 +27,7 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    return {name: (directory / name).read_bytes() for name in RESULTS}
+    return {name: (directory / name).read_bytes() for name in TABLES}
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +44,7 @@ def test_two_workers(tmp_path: Path, alone: dict[str, bytes]) -> None:
 
 def test_two_processes(tmp_path: Path, alone: dict[str, bytes]) -> None:
     addresses = "127.0.0.1:18681;127.0.0.1:18682"
-    processes = [
-        start(tmp_path / "out", "-i", str(index), "-a", addresses) for index in (0, 1)
-    ]
+    processes = [start(tmp_path / "out", "-i", str(index), "-a", addresses) for index in (0, 1)]
     for process in processes:
         finish(process)
     assert files(tmp_path / "out") == alone

@@ -10,17 +10,10 @@ from pathlib import Path
 
 import pytest
 
-RESULTS = (
-    "ticks.parquet",
-    "returns.parquet",
-    "alerts.ndjson",
-    "edges.parquet",
-    "hypotheses.ndjson",
-    "late.ndjson",
-)
+from jobs.market_run import TABLES
 
 # A feed of our own that kills its process, once at each of the row numbers in KILL_AT.
-FEED = '''
+FEED = """
 import os, signal
 from datetime import date
 from pathlib import Path
@@ -53,7 +46,7 @@ class KillingFeed(ReplaySource):
 
         part.next_batch = killing
         return part
-'''
+"""
 
 
 def command(*more: str) -> list[str]:
@@ -90,7 +83,7 @@ def recovery(directory: Path, partitions: int = 1) -> list[str]:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    return {name: (directory / name).read_bytes() for name in RESULTS}
+    return {name: (directory / name).read_bytes() for name in TABLES}
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.market_run import TABLES
 from state.schemas import EDGES, SCORED, TICKS
 
-FILES = {
-    "ticks.parquet",
-    "returns.parquet",
-    "alerts.ndjson",
-    "edges.parquet",
-    "hypotheses.ndjson",
-    "late.ndjson",
-    "report.html",
-    "run.json",
-}
+FILES = {*TABLES, "report.html", "run.json"}
 
 
 def run(directory: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
