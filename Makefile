@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup market test lint format bench soak clean
+.PHONY: help setup market test lint format bench soak browser clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench: $(READY) ## Run every benchmark, one after the other (NAB=path adds the N
 
 soak: $(READY) ## Run the long tests
 	$(PY) -m pytest -m soak $(ARGS)
+
+browser: ## Install Chromium, without which the browser tests skip (Debian, as root)
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 
 clean: ## Remove the virtual environment, caches and runs
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -104,7 +104,9 @@ def test_killed_at_many_points_of_the_input(tmp_path: Path, unbroken: dict[str, 
     assert files(tmp_path / "out") == unbroken
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.soak) for n in range(3, 40))]
+)
 def test_killed_at_any_moment(seed: int, tmp_path: Path, unbroken: dict[str, bytes]) -> None:
     random_ = random.Random(seed)
     env = environment(tmp_path, "out", [])
