@@ -112,13 +112,11 @@ def _time(microseconds: int) -> datetime:
 def _granger_rows(
     view: PanelView, moments: LaggedMoments, lags: int, level: float
 ) -> list[dict[str, Any]]:
-    if len(view.rows):
-        result = granger_robust(view.rows, lags, conditional=True)
-    else:
-        result = granger(moments, lags, conditional=True)
-    q = benjamini_hochberg(result.p)
+    classic = granger(moments, lags, conditional=True)
     # The share of the effect's remaining variance that the cause explains: a partial R squared.
-    explained = result.f * result.df_num / (result.f * result.df_num + result.df_den)
+    explained = classic.f * classic.df_num / (classic.f * classic.df_num + classic.df_den)
+    result = granger_robust(view.rows, lags, conditional=True) if len(view.rows) else classic
+    q = benjamini_hochberg(result.p)
     rows = []
     for i, j in _pairs(len(view.names)):
         at = (i, j)

@@ -54,6 +54,19 @@ def edges(graph: WindowGraph, method: str) -> dict[tuple, dict]:
     }
 
 
+def partial_r_squared(x: np.ndarray, lags: int) -> np.ndarray:
+    """Return 1 - RSS(all series) / RSS(all but the cause), [cause, effect], by least squares."""
+    rows, n = len(x) - lags, x.shape[1]
+    past = np.stack([x[lags - k : lags - k + rows] for k in range(1, lags + 1)], axis=2)
+    residual = np.empty((n + 1, n))
+    for left_out in range(n + 1):
+        kept = [i for i in range(n) if i != left_out]
+        design = np.column_stack([np.ones(rows), past[:, kept].reshape(rows, -1)])
+        fit, *_ = np.linalg.lstsq(design, x[lags:], rcond=None)
+        residual[left_out] = ((x[lags:] - design @ fit) ** 2).sum(axis=0)
+    return 1 - residual[n] / residual[:n]
+
+
 @pytest.mark.parametrize("keep_rows", [True, False])
 def test_equals_the_tests_it_runs(keep_rows: bool) -> None:
     x = linked()
@@ -62,10 +75,12 @@ def test_equals_the_tests_it_runs(keep_rows: bool) -> None:
     moments = LaggedMoments.from_rows(x, 4)
     f = granger_robust(x, 2) if keep_rows else granger(moments, 2, conditional=True)
     q = benjamini_hochberg(f.p)
+    share = partial_r_squared(x, lags=2)
     for (cause, effect, _), edge in edges(graph, GRANGER).items():
         at = NAMES.index(cause), NAMES.index(effect)
         assert edge["statistic"] == pytest.approx(f.f[at], rel=1e-9)
         assert edge["q"] == pytest.approx(q[at], rel=1e-7)
+        assert edge["weight"] == pytest.approx(share[at], rel=1e-9)
     mci = pcmci(moments, 2, family="cross")
     for (cause, effect, lag), edge in edges(graph, PCMCI).items():
         at = NAMES.index(cause), NAMES.index(effect), lag
