@@ -55,13 +55,29 @@ def test_the_connector_keeps_the_contract(myfeed: Path) -> None:
     check_source(MyFeed, schema=TICKS)
 
 
+def test_the_operators_example_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(# highs\.py\n.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "highs.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-m", "bytewax.run", "highs"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    rows = [line for line in done.stdout.splitlines() if "'series': 'S&P 500'" in line]
+    assert len(rows) == 21
+    assert any("'high': 1527.459961" in row for row in rows), "the peak of 24 March 2000"
+
+
 def test_commands_name_what_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
     modules = set(re.findall(r"python -m ([a-z_.]+)", README)) - {"bytewax.run"}
     assert modules
-    for module in modules | set(re.findall(r"bytewax\.run ([a-z_.]+)", README)):
+    for module in modules | set(re.findall(r"bytewax\.run (jobs[a-z_.]+)", README)):
         assert find_spec(module.removesuffix("."))
 
 
