@@ -1,6 +1,7 @@
 """Keyed aggregates in columns: one table instead of one object per key.
 
-Rows of a batch are grouped at once with Polars. The table holds mergeable parts
+Rows of a batch are folded at once: over dense codes (:mod:`state.dense_groups`) where keys and
+values allow it, else grouped with Polars. The table holds mergeable parts
 (:mod:`state.aggregations`), so that merging two tables is stacking them and grouping again.
 """
 
@@ -16,11 +17,13 @@ import polars as pl
 import pyarrow as pa
 
 from state.aggregations import Aggregation
+from state.dense_groups import DenseGroups
 from state.mergeable import Algebra, seal, unseal
 from state.panes import I64
 
 _KIND = "aggregates"
 _PANE = "pane."
+_FEW = 10_000
 _TEXT = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}
 
 
@@ -80,7 +83,7 @@ class Aggregates:
             KeyError: a column is missing.
             ValueError: a column has another type than before.
         """
-        self._update(_frame(batch, self._inputs))
+        self._update(_selected(batch, self._inputs))
 
     def merge(self, other: Self) -> None:
         """Join the groups of `other`.
@@ -98,7 +101,7 @@ class Aggregates:
 
         Without rows the result has no columns, because their types are not known yet.
         """
-        return _batch(self._read(self.by) if self._table is not None else pl.DataFrame())
+        return _batch(self._read() if self._table is not None else pl.DataFrame())
 
     def panes(self) -> AggregatePanes:
         """Return empty panes that hold the groups of all panes in one table."""
@@ -112,7 +115,7 @@ class Aggregates:
         header = _Header(self.by, self.values, None)
         body = b""
         if self._table is not None:
-            table = self._table.sort(self.by)
+            table = self._sorted()
             header.types = [_type_name(t) for t in table.dtypes]
             body = _ipc(_without_nulls(table))
         head = msgspec.msgpack.encode(header)
@@ -153,9 +156,31 @@ class Aggregates:
         for name, value in self.values.items():
             yield from (f"{name}.{part}" for part in value.fold())
 
-    def _update(self, frame: pl.DataFrame) -> None:
-        if len(frame):
-            self._take(_group(frame, self.by, self._fold))
+    def _update(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows:
+            parts = self._fold_dense(batch)
+            self._take(self._fold_any(batch) if parts is None else parts)
+
+    def _fold_dense(self, batch: pa.RecordBatch) -> pl.DataFrame | None:
+        """Return the parts of rows, or None where keys or values are not for dense groups."""
+        groups = DenseGroups.of(batch, self.by)
+        if groups is None:
+            return None
+        columns = groups.keys()
+        # As Polars: what is too large for a float is infinite, without a word.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for name, value in self.values.items():
+                parts = value.dense(groups)
+                if parts is None:
+                    return None
+                columns.update((f"{name}.{part}", column) for part, column in parts.items())
+        return pl.DataFrame(pa.table(columns))
+
+    def _fold_any(self, batch: pa.RecordBatch) -> pl.DataFrame:
+        """Return the parts of any rows."""
+        frame = pl.DataFrame(batch)
+        frame = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+        return _group(frame, self.by, self._fold)
 
     def _take(self, parts: pl.DataFrame) -> None:
         if self._table is None:
@@ -165,41 +190,47 @@ class Aggregates:
             raise ValueError(
                 f"aggregates have columns {dict(self._table.schema)}, got {dict(parts.schema)}"
             )
-        self._table = _group(pl.concat([self._table, parts]), self.by, self._join)
+        self._table = self._joined(self._table, parts)
 
-    def _read(self, order: Sequence[str]) -> pl.DataFrame:
+    def _joined(self, a: pl.DataFrame, b: pl.DataFrame) -> pl.DataFrame:
+        return _group(pl.concat([a, b]), self.by, self._join)
+
+    def _sorted(self) -> pl.DataFrame:
         assert self._table is not None
+        return self._table.sort(self.by)
+
+    def _read(self) -> pl.DataFrame:
         read = [value.read(name).alias(name) for name, value in self.values.items()]
-        return self._table.sort(order).select(*map(pl.col, self.by), *read)
+        return self._sorted().select(*map(pl.col, self.by), *read)
 
 
 class AggregatePanes:
-    """Panes of aggregates in one table: the pane number is one more key."""
+    """Panes of aggregates in one table: the pane number is the first key."""
 
     def __init__(self, like: Aggregates) -> None:
         self._like = like
-        self._all = Aggregates((_PANE, *like.by), like.values)
+        self._all = _ByPane((_PANE, *like.by), like.values)
         self._inputs = like._inputs
 
     def update(self, batch: pa.RecordBatch, panes: I64) -> None:
         """Fold each row of `batch` into its pane."""
-        frame = _frame(batch, self._inputs).with_columns(pl.Series(_PANE, panes))
-        self._all._update(frame)
+        rows = _selected(batch, self._inputs)
+        self._all._update(rows.append_column(_PANE, pa.array(panes)))
 
     def numbers(self) -> I64:
         """Return the numbers of the panes that hold rows, ascending."""
         if self._all._table is None:
             return np.empty(0, np.int64)
-        return self._all._table[_PANE].unique().sort().to_numpy()
+        panes = _panes(self._all._table)
+        first: I64 = panes[np.diff(panes, prepend=panes[0] - 1) != 0]
+        return first
 
     def states(self, numbers: I64) -> list[Aggregates]:
         """Return the states of these panes, which are there."""
         if self._all._table is None or not len(numbers):
             return []
-        between = pl.col(_PANE).is_between(int(numbers[0]), int(numbers[-1]))
-        groups = self._all._table.filter(between).partition_by(
-            _PANE, as_dict=True, include_key=False
-        )
+        wanted = _between(self._all._table, int(numbers[0]), int(numbers[-1]) + 1)
+        groups = wanted.partition_by(_PANE, as_dict=True, include_key=False)
         out = []
         for pane in numbers.tolist():
             state = Aggregates(self._like.by, self._like.values)
@@ -212,15 +243,15 @@ class AggregatePanes:
 
         The first column is the number of the pane. Without rows there are no columns.
         """
-        closed = Aggregates(self._all.by, self._all.values)
+        closed = _ByPane(self._all.by, self._all.values)
         if self._all._table is not None:
-            closed._table = self._all._table.filter(pl.col(_PANE) < before)
+            closed._table = _between(self._all._table, None, before)
         return closed.table() if len(closed) else _batch(pl.DataFrame())
 
     def discard(self, before: int) -> None:
         """Forget all panes with smaller numbers."""
         if self._all._table is not None:
-            left = self._all._table.filter(pl.col(_PANE) >= before)
+            left = _between(self._all._table, before, None)
             self._all._table = left if len(left) else None
 
     def to_bytes(self) -> bytes:
@@ -233,10 +264,49 @@ class AggregatePanes:
         Raises:
             ValueError: `data` is malformed, or of other aggregates.
         """
-        loaded = Aggregates.from_bytes(data)
+        loaded = _ByPane.from_bytes(data)
         if (loaded.by, loaded.values) != (self._all.by, self._all.values):
             raise ValueError(f"{_KIND}: the panes were saved by other aggregates")
         self._all = loaded
+
+
+class _ByPane(Aggregates):
+    """Aggregates whose table stays sorted by its keys, the pane first.
+
+    What comes in touches few of the open panes and mostly opens new ones, so that a merge groups
+    the panes that both sides have and puts the others before and behind.
+    """
+
+    def _fold_any(self, batch: pa.RecordBatch) -> pl.DataFrame:
+        return super()._fold_any(batch).sort(self.by)
+
+    def _joined(self, a: pl.DataFrame, b: pl.DataFrame) -> pl.DataFrame:
+        if a[_PANE][0] > b[_PANE][0]:
+            a, b = b, a
+        low, high = b[_PANE][0], min(a[_PANE][-1], b[_PANE][-1]) + 1
+        pieces = [_between(a, None, low)]
+        if low < high:
+            both = super()._joined(_between(a, low, high), _between(b, low, high))
+            pieces.append(both.sort(self.by))
+        pieces += [_between(piece, max(low, high), None) for piece in (a, b)]
+        # In one piece, slices do not keep alive what they were cut from.
+        return pl.concat(pieces, rechunk=True)
+
+    def _sorted(self) -> pl.DataFrame:
+        assert self._table is not None
+        return self._table
+
+
+def _panes(table: pl.DataFrame) -> I64:
+    return table[_PANE].to_numpy()
+
+
+def _between(table: pl.DataFrame, low: int | None, high: int | None) -> pl.DataFrame:
+    """Cut the panes in [low, high) out of a table in the order of panes, without copying."""
+    panes = _panes(table)
+    start = 0 if low is None else int(np.searchsorted(panes, low))
+    end = len(panes) if high is None else int(np.searchsorted(panes, high))
+    return table.slice(start, end - start)
 
 
 class _Header(msgspec.Struct, array_like=True):
@@ -246,8 +316,8 @@ class _Header(msgspec.Struct, array_like=True):
 
 
 def _group(frame: pl.DataFrame, by: Sequence[str], parts: Sequence[pl.Expr]) -> pl.DataFrame:
-    """Group by several keys as if they were one integer: grouping by a pair costs three times."""
-    code = _code(frame, by) if len(by) > 1 else None
+    """Group by several keys as if they were one integer: many rows by a pair cost three times."""
+    code = _code(frame, by) if len(by) > 1 and len(frame) > _FEW else None
     if code is None:
         return frame.group_by(by).agg(parts)
     keys = [pl.col(name).first() for name in by]
@@ -273,12 +343,11 @@ def _code(frame: pl.DataFrame, by: Sequence[str]) -> pl.Series | None:
     return code.alias("code.")
 
 
-def _frame(batch: pa.RecordBatch, columns: Sequence[str]) -> pl.DataFrame:
+def _selected(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
     for name in columns:
         if name not in batch.schema.names:
             raise KeyError(f"aggregates need a column {name!r}, the batch has {batch.schema.names}")
-    frame = pl.DataFrame(batch.select(columns))
-    return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+    return batch.select(columns)
 
 
 def _batch(frame: pl.DataFrame) -> pa.RecordBatch:

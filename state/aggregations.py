@@ -4,6 +4,10 @@ Each aggregation knows three sets of Polars expressions: `fold` makes its *parts
 statistics) from rows, `join` makes the parts of a union from the parts of its pieces, and `read`
 makes the value that people asked for from the parts. A null value is "not known here": every
 aggregation of a column skips it.
+
+`dense` makes the same parts as `fold` from rows that are grouped by small integers, several times
+faster, or returns None for columns that it leaves to `fold`: those with nulls, NaN or infinities
+and those that are not numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +15,13 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import msgspec
+import numpy as np
 import polars as pl
+import pyarrow as pa
+
+from state.dense_groups import DenseGroups
+
+DenseParts: TypeAlias = dict[str, pa.Array] | None
 
 
 class Count(msgspec.Struct, frozen=True, tag=True):
@@ -27,6 +37,12 @@ class Count(msgspec.Struct, frozen=True, tag=True):
         """Return the parts of a group of rows."""
         counted = pl.len() if self.column is None else pl.col(self.column).count()
         return {"n": counted.cast(pl.Int64)}
+
+    def dense(self, rows: DenseGroups) -> DenseParts:
+        """Return what `fold` does, or None if these columns are not for it."""
+        if self.column is not None and not rows.complete(self.column):
+            return None
+        return {"n": pa.array(rows.count)}
 
     def join(self, name: str) -> dict[str, pl.Expr]:
         """Return the parts of a group of parts."""
@@ -50,6 +66,11 @@ class Sum(msgspec.Struct, frozen=True, tag=True):
         """Return the parts of a group of rows."""
         return {"sum": pl.col(self.column).cast(pl.Float64).sum()}
 
+    def dense(self, rows: DenseGroups) -> DenseParts:
+        """Return what `fold` does, or None if these columns are not for it."""
+        x = rows.floats(self.column)
+        return None if x is None else {"sum": pa.array(rows.sum(x))}
+
     def join(self, name: str) -> dict[str, pl.Expr]:
         """Return the parts of a group of parts."""
         return {"sum": pl.col(f"{name}.sum").sum()}
@@ -72,6 +93,11 @@ class Min(msgspec.Struct, frozen=True, tag=True):
         """Return the parts of a group of rows."""
         return {"min": pl.col(self.column).min()}
 
+    def dense(self, rows: DenseGroups) -> DenseParts:
+        """Return what `fold` does, or None if these columns are not for it."""
+        x = rows.numbers(self.column)
+        return None if x is None else {"min": rows.typed(rows.min(x), self.column)}
+
     def join(self, name: str) -> dict[str, pl.Expr]:
         """Return the parts of a group of parts."""
         return {"min": pl.col(f"{name}.min").min()}
@@ -93,6 +119,11 @@ class Max(msgspec.Struct, frozen=True, tag=True):
     def fold(self) -> dict[str, pl.Expr]:
         """Return the parts of a group of rows."""
         return {"max": pl.col(self.column).max()}
+
+    def dense(self, rows: DenseGroups) -> DenseParts:
+        """Return what `fold` does, or None if these columns are not for it."""
+        x = rows.numbers(self.column)
+        return None if x is None else {"max": rows.typed(rows.max(x), self.column)}
 
     def join(self, name: str) -> dict[str, pl.Expr]:
         """Return the parts of a group of parts."""
@@ -125,6 +156,18 @@ class Mean(msgspec.Struct, frozen=True, tag=True):
         w = pl.col(self.weight).cast(pl.Float64)
         return {"sum": (x * w).sum(), "weight": pl.when(x.is_not_null()).then(w).sum()}
 
+    def dense(self, rows: DenseGroups) -> DenseParts:
+        """Return what `fold` does, or None if these columns are not for it."""
+        x = rows.floats(self.column)
+        if x is None:
+            return None
+        if self.weight is None:
+            return {"sum": pa.array(rows.sum(x)), "weight": pa.array(rows.count.astype(np.float64))}
+        w = rows.floats(self.weight)
+        if w is None:
+            return None
+        return {"sum": pa.array(rows.sum(x * w)), "weight": pa.array(rows.sum(w))}
+
     def join(self, name: str) -> dict[str, pl.Expr]:
         """Return the parts of a group of parts."""
         return {part: pl.col(f"{name}.{part}").sum() for part in ("sum", "weight")}
@@ -154,6 +197,16 @@ class Var(msgspec.Struct, frozen=True, tag=True):
         x = pl.col(self.column).cast(pl.Float64)
         n = x.count().cast(pl.Float64)
         return {"n": n, "mean": x.mean().fill_null(0.0), "m2": (x.var(ddof=0) * n).fill_null(0.0)}
+
+    def dense(self, rows: DenseGroups) -> DenseParts:
+        """Return what `fold` does, or None if these columns are not for it."""
+        x = rows.floats(self.column)
+        if x is None:
+            return None
+        n = rows.count.astype(np.float64)
+        mean = rows.sum(x) / n
+        m2 = rows.sum((x - rows.spread(mean)) ** 2)
+        return {"n": pa.array(n), "mean": pa.array(mean), "m2": pa.array(m2)}
 
     def join(self, name: str) -> dict[str, pl.Expr]:
         """Return the parts of a group of parts."""
@@ -190,6 +243,18 @@ class First(msgspec.Struct, frozen=True, tag=True):
         """Return the parts of a group of rows."""
         return self._choose(pl.col(self.column), pl.col(self.time))
 
+    def dense(self, rows: DenseGroups) -> DenseParts:
+        """Return what `fold` does, or None if these columns are not for it."""
+        x, time = rows.numbers(self.column), rows.numbers(self.time)
+        if x is None or time is None:
+            return None
+        known = rows.min(time)
+        there = np.flatnonzero(time == rows.spread(known))
+        return {
+            "time": rows.typed(known, self.time),
+            "value": rows.typed(rows.min(x[there], there), self.column),
+        }
+
     def join(self, name: str) -> dict[str, pl.Expr]:
         """Return the parts of a group of parts."""
         return self._choose(pl.col(f"{name}.value"), pl.col(f"{name}.time"))
@@ -216,6 +281,18 @@ class Last(msgspec.Struct, frozen=True, tag=True):
     def fold(self) -> dict[str, pl.Expr]:
         """Return the parts of a group of rows."""
         return self._choose(pl.col(self.column), pl.col(self.time))
+
+    def dense(self, rows: DenseGroups) -> DenseParts:
+        """Return what `fold` does, or None if these columns are not for it."""
+        x, time = rows.numbers(self.column), rows.numbers(self.time)
+        if x is None or time is None:
+            return None
+        known = rows.max(time)
+        there = np.flatnonzero(time == rows.spread(known))
+        return {
+            "time": rows.typed(known, self.time),
+            "value": rows.typed(rows.max(x[there], there), self.column),
+        }
 
     def join(self, name: str) -> dict[str, pl.Expr]:
         """Return the parts of a group of parts."""
