@@ -281,14 +281,15 @@ class _ByPane(Aggregates):
         return super()._fold_any(batch).sort(self.by)
 
     def _joined(self, a: pl.DataFrame, b: pl.DataFrame) -> pl.DataFrame:
-        if a[_PANE][0] > b[_PANE][0]:
+        if _panes(b)[0] < _panes(a)[0]:
             a, b = b, a
-        low, high = b[_PANE][0], min(a[_PANE][-1], b[_PANE][-1]) + 1
+        low = int(_panes(b)[0])
+        high = max(low, min(int(_panes(a)[-1]), int(_panes(b)[-1])) + 1)
         pieces = [_between(a, None, low)]
         if low < high:
             both = super()._joined(_between(a, low, high), _between(b, low, high))
             pieces.append(both.sort(self.by))
-        pieces += [_between(piece, max(low, high), None) for piece in (a, b)]
+        pieces += [_between(piece, high, None) for piece in (a, b)]
         # In one piece, slices do not keep alive what they were cut from.
         return pl.concat(pieces, rechunk=True)
 

@@ -106,8 +106,8 @@ class DenseGroups:
 
     def sum(self, x: Numbers) -> F64:
         """Return the sum of `x` over each group."""
-        sums: F64 = np.bincount(self._codes, weights=x, minlength=self._size)
-        return sums[self._present]
+        sums = np.bincount(self._codes, weights=x, minlength=self._size)[self._present]
+        return sums.astype(np.float64, copy=False)
 
     def min(self, x: Numbers, rows: I64 | None = None) -> Numbers:
         """Return the smallest `x` of each group, over all rows or those `x` is given for.

@@ -228,37 +228,42 @@ class GridWindows(StatefulBatchLogic[pa.RecordBatch, X | Late, bytes]):
         times = event_times(batch, self._rules.time)
         newest = self._watermark.advance(times)
         panes = self._grid.panes_at(times)
-        on_time = times >= newest
-        cuts: list[int] = []
-        if not on_time.all():
-            closed = self._grid.closed_at(newest - self._rules.lateness)
-            late: Mask = self._grid.last_window(panes) < closed
+        cuts: list[tuple[int, int]] = []
+        # Only rows behind the newest can have windows that are closed.
+        behind = np.flatnonzero(times < newest)
+        if len(behind):
+            closed = self._grid.closed_at(newest[behind] - self._rules.lateness)
+            late: Mask = self._grid.last_window(panes[behind]) < closed
             if self._rules.ordered:
-                late |= ~on_time
+                late[:] = True
             if late.any():
-                yield Late(batch.filter(pa.array(late)))
-                batch = batch.filter(pa.array(~late))
-                panes, closed = panes[~late], closed[~late]
-            cuts = self._cuts(panes, closed)
+                gone, behind, closed = behind[late], behind[~late], closed[~late]
+                yield Late(batch.take(pa.array(gone)))
+                kept = np.ones(len(times), np.bool_)
+                kept[gone] = False
+                batch, panes = batch.filter(pa.array(kept)), panes[kept]
+                behind -= np.searchsorted(gone, behind)
+            cuts = self._cuts(behind, panes[behind], closed)
         start = 0
-        for cut in cuts:
+        for cut, end in cuts:
             self._fold(batch.slice(start, cut - start), panes[start:cut])
-            yield from self._close(int(closed[cut]))
+            yield from self._close(end)
             start = cut
         self._fold(batch.slice(start), panes[start:])
         yield from self._close(self._grid.closed_at(self._watermark.value))
 
-    def _cuts(self, panes: I64, closed: I64) -> list[int]:
-        """Return the rows before which windows close that would otherwise take them in.
+    def _cuts(self, rows: I64, panes: I64, closed: I64) -> list[tuple[int, int]]:
+        """Return rows before which windows close that would otherwise take them in, and up to what.
 
         A row behind the watermark may be too late for some of its windows and in time for others.
         """
         partly = np.flatnonzero(self._grid.first_window(panes) < closed)
-        _, at = np.unique(closed[partly], return_index=True)
-        cuts: list[int] = [
-            cut for cut in partly[at].tolist() if self._closed is None or closed[cut] > self._closed
+        ends, at = np.unique(closed[partly], return_index=True)
+        return [
+            (cut, end)
+            for cut, end in zip(rows[partly][at].tolist(), ends.tolist(), strict=True)
+            if self._closed is None or end > self._closed
         ]
-        return cuts
 
     def _fold(self, batch: pa.RecordBatch, panes: I64) -> None:
         if batch.num_rows:
