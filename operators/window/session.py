@@ -65,6 +65,34 @@ def session(
     seen in its shard. Rows of a session that arrive together are folded in the order of time.
     Restarts are as in :func:`operators.window.tumbling`.
 
+    >>> from datetime import UTC, datetime
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> from state.aggregates import Aggregates
+    >>> from state.aggregations import Sum
+    >>> def at(second: int) -> datetime:
+    ...     return datetime(2024, 1, 1, 12, 0, second, tzinfo=UTC)
+    >>> ticks = pa.record_batch({
+    ...     "time": pa.array([at(1), at(4), at(2), at(12), at(3)], pa.timestamp("us", "UTC")),
+    ...     "series": ["A", "B", "A", "A", "B"],
+    ...     "size": [1.0, 2.0, 4.0, 8.0, 16.0]})
+    >>> flow, closed, late = Dataflow("demo"), [], []
+    >>> up = op.input("ticks", flow, TestingSource([("shard-0", ticks)]))
+    >>> def volume() -> Aggregates:
+    ...     return Aggregates("series", {"volume": Sum("size")})
+    >>> span = timedelta(seconds=5)
+    >>> out = session("runs", up, volume, by="series", gap=span, lateness=span)
+    >>> op.output("closed", out.closed, TestingSink(closed))
+    >>> op.output("late", out.late, TestingSink(late))
+    >>> run_main(flow)
+    >>> for _, run in closed:
+    ...     print(run.by, f"{run.start:%X} {run.end:%X}", run.state.table()["volume"].to_pylist())
+    ('A',) 12:00:01 12:00:07 [5.0]
+    ('B',) 12:00:04 12:00:09 [2.0]
+    ('A',) 12:00:12 12:00:17 [8.0]
+    >>> [batch["size"].to_pylist() for _, batch in late]
+    [[16.0]]
+
     Args:
         step_id: unique name of the step.
         up: batches under their shard.

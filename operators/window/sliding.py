@@ -44,6 +44,37 @@ def sliding(
     go whole to `late`. Ordered states, duplicates and restarts are as in
     :func:`operators.window.tumbling`.
 
+    >>> from datetime import UTC
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> from state.aggregates import Aggregates
+    >>> from state.aggregations import Sum
+    >>> def at(second: int) -> datetime:
+    ...     return datetime(2024, 1, 1, 12, 0, second, tzinfo=UTC)
+    >>> ticks = pa.record_batch({
+    ...     "time": pa.array([at(1), at(4), at(2), at(12), at(3)], pa.timestamp("us", "UTC")),
+    ...     "series": ["A", "B", "A", "A", "B"],
+    ...     "size": [1.0, 2.0, 4.0, 8.0, 16.0]})
+    >>> flow, closed, late = Dataflow("demo"), [], []
+    >>> up = op.input("ticks", flow, TestingSource([("shard-0", ticks)]))
+    >>> def volume() -> Aggregates:
+    ...     return Aggregates("series", {"volume": Sum("size")})
+    >>> every = timedelta(seconds=2)
+    >>> out = sliding("sums", up, volume, length=2 * every, every=every)
+    >>> op.output("closed", out.closed, TestingSink(closed))
+    >>> op.output("late", out.late, TestingSink(late))
+    >>> run_main(flow)
+    >>> for _, window in closed:
+    ...     print(f"{window.start:%X} {window.end:%X}", window.state.table().to_pylist())
+    11:59:58 12:00:02 [{'series': 'A', 'volume': 1.0}]
+    12:00:00 12:00:04 [{'series': 'A', 'volume': 1.0}]
+    12:00:02 12:00:06 [{'series': 'A', 'volume': 4.0}, {'series': 'B', 'volume': 2.0}]
+    12:00:04 12:00:08 [{'series': 'B', 'volume': 2.0}]
+    12:00:10 12:00:14 [{'series': 'A', 'volume': 8.0}]
+    12:00:12 12:00:16 [{'series': 'A', 'volume': 8.0}]
+    >>> [batch["size"].to_pylist() for _, batch in late]
+    [[16.0]]
+
     Args:
         step_id: unique name of the step.
         up: batches under their key.

@@ -48,6 +48,31 @@ def tumbling(
     order of time inside a key: a row with a time before that of a row already seen goes to `late`
     (equal times are fine), and `lateness` only delays closing.
 
+    >>> from datetime import UTC
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> from state.aggregations import Sum
+    >>> def at(second: int) -> datetime:
+    ...     return datetime(2024, 1, 1, 12, 0, second, tzinfo=UTC)
+    >>> ticks = pa.record_batch({
+    ...     "time": pa.array([at(1), at(4), at(2), at(12), at(3)], pa.timestamp("us", "UTC")),
+    ...     "series": ["A", "B", "A", "A", "B"],
+    ...     "size": [1.0, 2.0, 4.0, 8.0, 16.0]})
+    >>> flow, closed, late = Dataflow("demo"), [], []
+    >>> up = op.input("ticks", flow, TestingSource([("shard-0", ticks)]))
+    >>> def volume() -> Aggregates:
+    ...     return Aggregates("series", {"volume": Sum("size")})
+    >>> out = tumbling("bars", up, volume, length=timedelta(seconds=10))
+    >>> op.output("closed", out.closed, TestingSink(closed))
+    >>> op.output("late", out.late, TestingSink(late))
+    >>> run_main(flow)
+    >>> for _, window in closed:
+    ...     print(f"{window.start:%X} {window.end:%X}", window.state.table().to_pylist())
+    12:00:00 12:00:10 [{'series': 'A', 'volume': 5.0}, {'series': 'B', 'volume': 2.0}]
+    12:00:10 12:00:20 [{'series': 'A', 'volume': 8.0}]
+    >>> [batch["size"].to_pylist() for _, batch in late]
+    [[16.0]]
+
     Args:
         step_id: unique name of the step.
         up: batches under their key.
@@ -86,6 +111,31 @@ def tumbling_aggregate(
     The same windows as of :func:`tumbling`, but all that close at one arrival come as one batch:
     `window_start`, `window_end` (UTC, microseconds), the key columns, the aggregates; sorted by
     window and key. Arrivals that close no window emit nothing.
+
+    >>> from datetime import UTC
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> from state.aggregations import Sum
+    >>> def at(second: int) -> datetime:
+    ...     return datetime(2024, 1, 1, 12, 0, second, tzinfo=UTC)
+    >>> ticks = pa.record_batch({
+    ...     "time": pa.array([at(1), at(4), at(2), at(12), at(3)], pa.timestamp("us", "UTC")),
+    ...     "series": ["A", "B", "A", "A", "B"],
+    ...     "size": [1.0, 2.0, 4.0, 8.0, 16.0]})
+    >>> flow, closed, late = Dataflow("demo"), [], []
+    >>> up = op.input("ticks", flow, TestingSource([("shard-0", ticks)]))
+    >>> def volume() -> Aggregates:
+    ...     return Aggregates("series", {"volume": Sum("size")})
+    >>> out = tumbling_aggregate("bars", up, volume, length=timedelta(seconds=10))
+    >>> op.output("closed", out.closed, TestingSink(closed))
+    >>> op.output("late", out.late, TestingSink(late))
+    >>> run_main(flow)
+    >>> for _, table in closed:
+    ...     print(table.select(["series", "volume"]).to_pylist())
+    [{'series': 'A', 'volume': 5.0}, {'series': 'B', 'volume': 2.0}]
+    [{'series': 'A', 'volume': 8.0}]
+    >>> [batch["size"].to_pylist() for _, batch in late]
+    [[16.0]]
 
     Args:
         step_id: unique name of the step.
