@@ -7,6 +7,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from state.aggregates import Aggregates
@@ -169,3 +171,43 @@ def test_panes_are_the_states_of_their_rows() -> None:
     other = panes_of(lambda: Aggregates("series", {"n": Count()}))
     with pytest.raises(ValueError, match="other aggregates"):
         other.load(panes.to_bytes())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    parts=st.lists(
+        st.tuples(
+            st.lists(st.integers(-4, 9) | st.just(10**9), min_size=1, max_size=12),
+            st.sampled_from([[1.0, 2.5], [1.0, None], [-0.5, 4.0, 8.0]]),
+        ),
+        max_size=6,
+    ),
+    before=st.integers(-4, 9),
+)
+def test_panes_in_any_batches_are_the_groups_of_all_rows(
+    parts: list[tuple[list[int], list[float | None]]], before: int
+) -> None:
+    values = {"n": Count("x"), "sum": Sum("x"), "low": Min("x"), "high": Max("x")}
+    panes = Aggregates("k", values).panes()
+    whole = Aggregates(("pane", "k"), values)
+    for numbers, xs in parts:
+        rows = len(numbers)
+        batch = pa.record_batch(
+            {
+                "k": pa.array([("b", "a", None)[i % 3] for i in range(rows)], pa.string()),
+                "x": pa.array([xs[i % len(xs)] for i in range(rows)], pa.float64()),
+                "pane": pa.array(numbers),
+            }
+        )
+        panes.update(batch, np.array(numbers))
+        whole.update(batch)
+    expected = pl.DataFrame(whole.table())
+    if parts:
+        assert panes.numbers().tolist() == expected["pane"].unique().sort().to_list()
+        assert panes.states(panes.numbers())[0].table().num_columns == 5
+        closed = pl.DataFrame(panes.table(before))
+        below = expected.filter(pl.col("pane") < before)
+        assert closed.rows() == below.rows()
+        panes.discard(before)
+        left = pl.DataFrame(panes.table(2 * 10**9))
+        assert left.rows() == expected.filter(pl.col("pane") >= before).rows()
