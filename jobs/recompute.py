@@ -23,10 +23,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow.parquet as pq
+from bytewax.errors import BytewaxRuntimeError
+from bytewax.testing import run_main
 
 from connectors.schedule import ticks
 from jobs.market import recompute_flow
 from jobs.market_run import RESULTS, RunRecord
+from jobs.settings import root_cause
 
 TOLERANCE = 1e-9
 
@@ -98,8 +101,6 @@ def recompute(directory: Path) -> list[Comparison]:
     Raises:
         FileNotFoundError: the run did not finish, or lost its stored ticks.
     """
-    from bytewax.testing import run_main
-
     record = RunRecord.read(directory)
     again = directory / "recompute"
     run_main(recompute_flow(record, directory / "ticks.parquet", again))
@@ -121,14 +122,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.once:
         return _once(given.of, given.runs)
     try:
-        times = ticks(given.every, timezone=given.timezone, start=datetime.now(UTC))
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        for moment in times:
+        while True:
+            # From now, not from the last time: one that passed meanwhile is not made up for.
+            moment = next(ticks(given.every, timezone=given.timezone, start=datetime.now(UTC)))
             print(f"recompute: next at {moment.isoformat()}", flush=True)
             time.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
             _once(given.of, given.runs)
+    except (StopIteration, ValueError) as error:
+        parser.error(str(error) or f"{given.every}: no such time will come")
     except KeyboardInterrupt:
         print("recompute: stopped", file=sys.stderr)
     return 0
@@ -138,8 +139,12 @@ def _once(directory: Path | None, runs: Path) -> int:
     try:
         chosen = directory or newest_run(runs)
         comparisons = recompute(chosen)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         print(f"recompute: {error}", file=sys.stderr)
+        return 2
+    except BytewaxRuntimeError as error:
+        cause = root_cause(error)
+        print(f"recompute: {type(cause).__name__}: {cause}", file=sys.stderr)
         return 2
     for comparison in comparisons:
         verdict = (

@@ -157,9 +157,7 @@ def one_line_errors(job: str) -> None:
     def report(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        cause = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
+        cause = root_cause(error)
         if isinstance(cause, KeyboardInterrupt):
             print(f"{job}: stopped", file=sys.stderr)
         else:
@@ -167,3 +165,10 @@ def one_line_errors(job: str) -> None:
             print("(BRAIDFLOW_TRACEBACK=1 shows where)", file=sys.stderr)
 
     sys.excepthook = report
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return what an error was raised from, in the end."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -88,6 +88,15 @@ def test_what_did_not_finish_is_refused(
         newest_run(run_directory.parent)
 
 
+def test_an_error_of_the_flow_is_told_by_its_cause(
+    run_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_directory / "recompute").mkdir()
+    (run_directory / "recompute" / "alerts.ndjson").mkdir()
+    assert main(["market", "--once", "--of", str(run_directory)]) == 2
+    assert "alerts.ndjson" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [[], ["--every", "61 * * * *"], ["--once", "--every", "x"]])
 def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as error:
@@ -107,7 +116,8 @@ def test_runs_on_a_schedule_until_it_is_stopped(run_directory: Path) -> None:
         assert process.stdout is not None
         while said.count("batch equals stream\n") < 2:
             said.append(process.stdout.readline())
-            assert said[-1], process.stderr
+            assert said[-1], "it ended"
+            assert "DIFFERS" not in said[-1], said
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
     assert said[0].startswith("recompute: next at ")
