@@ -68,8 +68,8 @@ class Sum(msgspec.Struct, frozen=True, tag=True):
 
     def dense(self, rows: DenseGroups) -> DenseParts:
         """Return what `fold` does, or None if these columns are not for it."""
-        x = rows.floats(self.column)
-        return None if x is None else {"sum": pa.array(rows.sum(x))}
+        total = rows.total(self.column)
+        return None if total is None else {"sum": pa.array(total)}
 
     def join(self, name: str) -> dict[str, pl.Expr]:
         """Return the parts of a group of parts."""
@@ -163,10 +163,10 @@ class Mean(msgspec.Struct, frozen=True, tag=True):
             return None
         if self.weight is None:
             return {"sum": pa.array(rows.sum(x)), "weight": pa.array(rows.count.astype(np.float64))}
-        w = rows.floats(self.weight)
-        if w is None:
+        w, weight = rows.floats(self.weight), rows.total(self.weight)
+        if w is None or weight is None:
             return None
-        return {"sum": pa.array(rows.sum(x * w)), "weight": pa.array(rows.sum(w))}
+        return {"sum": pa.array(rows.sum(x * w)), "weight": pa.array(weight)}
 
     def join(self, name: str) -> dict[str, pl.Expr]:
         """Return the parts of a group of parts."""

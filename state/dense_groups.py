@@ -53,6 +53,7 @@ class DenseGroups:
         self.count: I64 = counts[self._present]
         """Rows of each group."""
         self._numbers: dict[str, Numbers | None] = {}
+        self._totals: dict[str, F64] = {}
 
     @classmethod
     def of(cls, batch: pa.RecordBatch, by: Sequence[str]) -> DenseGroups | None:
@@ -103,6 +104,13 @@ class DenseGroups:
         if numbers is None or pa.types.is_temporal(self._batch.column(column).type):
             return None
         return numbers.astype(np.float64, copy=False)
+
+    def total(self, column: str) -> F64 | None:
+        """Return the sum of a column over each group; None if it is not one of finite numbers."""
+        x = self.floats(column)
+        if x is not None and column not in self._totals:
+            self._totals[column] = self.sum(x)
+        return self._totals.get(column)
 
     def sum(self, x: Numbers) -> F64:
         """Return the sum of `x` over each group."""
