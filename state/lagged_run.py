@@ -9,10 +9,18 @@ each other join exactly, however short they are.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
+from state.float_bytes import FloatReader, float_bytes
+
 F64 = npt.NDArray[np.float64]
+
+
+_COUNT = struct.Struct("<Q")
 
 
 class Run:
@@ -57,6 +65,35 @@ class Run:
         other.sums, other.gamma = self.sums.copy(), self.gamma.copy()
         other.first, other.last = self.first.copy(), self.last.copy()
         return other
+
+    def select(self, index: npt.NDArray[np.intp]) -> Run:
+        """Return the run of some series, in the order of `index`."""
+        width = len(self.sums)
+        part = Run(len(index), self.max_lag)
+        part.n, part.sums = self.n, self.sums[index]
+        gamma = self.gamma.reshape(width, -1, width)
+        part.gamma = gamma[index][:, :, index].reshape(len(index), -1)
+        part.first, part.last = self.first[:, index], self.last[:, index]
+        return part
+
+    def parts(self) -> Iterator[bytes]:
+        """Give the run as bytes."""
+        yield _COUNT.pack(self.n)
+        yield from map(float_bytes, (self.sums, self.gamma, self.first, self.last))
+
+    @classmethod
+    def read(cls, read: FloatReader, n_series: int, max_lag: int) -> Run:
+        """Take what `parts` gave.
+
+        Raises:
+            ValueError: the payload ends early or holds what is not finite.
+        """
+        run = cls.__new__(cls)
+        (run.n,) = read.unpack(_COUNT)
+        edge = min(run.n, max_lag)
+        run.sums, run.gamma = read.floats(n_series), read.floats(n_series, (max_lag + 1) * n_series)
+        run.first, run.last = read.floats(edge, n_series), read.floats(edge, n_series)
+        return run
 
     def push(self, row: F64, shift: F64) -> None:
         """Append one complete row (N,)."""
@@ -160,3 +197,9 @@ class Run:
             flat[-1] = sums / np.sqrt(count)
         gram -= flat.T @ flat
         return count, sums, gram
+
+
+def centre(rows: F64) -> F64:
+    """Return the mean of rows (T, N), exact for a constant series; T >= 1."""
+    center: F64 = rows[0] + (rows - rows[0]).mean(axis=0)
+    return center

@@ -1,8 +1,8 @@
 """Lagged cross-moments: everything that linear causal analysis needs to know about past rows.
 
-The state is a head run, a tail run and, once there are gaps, the embedded Gram matrices of the runs
-between them (:class:`state.lagged_run.Run`); merging joins one state's tail with the next one's
-head.
+The state is a head run, a tail run (:class:`state.lagged_run.Run`) and, once there are gaps, the
+embedded Gram matrices of the runs between them (:class:`state.closed_runs.ClosedRuns`); merging
+joins one state's tail with the next one's head.
 
 All products are of rows minus a *shift* near the mean, because products of raw prices lose in
 their sums what a covariance consists of (T. Chan, G. Golub, R. LeVeque, "Algorithms for computing
@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from state.closed_runs import ClosedRuns
 from state.float_bytes import FloatReader, float_bytes
-from state.lagged_run import F64, Run
+from state.lagged_run import F64, Run, centre
 from state.mergeable import Algebra, seal, unseal
+from state.scatter import Scatter
+
+__all__ = ["LARGEST", "LaggedMoments", "Scatter", "centre"]
 
 LARGEST = 1e150
 """Values beyond this have squares that a float64 cannot hold."""
@@ -30,24 +33,8 @@ LARGEST = 1e150
 FAR = 16.0
 """A shift is moved when its squared distance from the mean exceeds this many variances."""
 
-LOST = 1e-7
-"""Share of a series' sum of squares below which its scatter is not resolved to nine digits."""
-
 _KIND = "lagged-moments"
-_HEAD = struct.Struct("<IIQQBB")  # series, lags, rows, missing, has a gap, closed lags
-_COUNT = struct.Struct("<Q")
-
-
-@dataclass(frozen=True, slots=True)
-class Scatter:
-    """The centred scatter of lag-embedded rows: index ``lag * N + series``."""
-
-    n: int
-    """Embedded rows."""
-    mean: F64
-    """((L+1)*N,) their mean; NaN when there are none."""
-    matrix: F64
-    """((L+1)*N, (L+1)*N) sum of (z - mean)(z - mean)'; zero when there are no rows."""
+_HEAD = struct.Struct("<IIQQBI")  # series, lags, rows, missing, has a gap, closed lags
 
 
 class LaggedMoments:
@@ -61,9 +48,9 @@ class LaggedMoments:
 
     Merging over any split equals one pass up to rounding, which is small against the spread of
     each series: prices near 1e9 with unit noise keep ten digits. A series whose variation in the
-    embedded rows is less than `LOST` of that in all rows (the others being a jump at an edge of a
-    run, or in a run not longer than the lags) is below what the sums resolve: `scatter` gives it
-    zeros, as if constant, rather than digits that mean nothing.
+    embedded rows is less than `state.scatter.LOST` of that in all rows (the others being a jump at
+    an edge of a run, or in a run not longer than the lags) is below what the sums resolve:
+    `scatter` gives it zeros, as if constant, rather than digits that mean nothing.
 
     >>> x = np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 30.0], [7.0, 50.0]])
     >>> a, b = LaggedMoments.from_rows(x[:1], 1), LaggedMoments.from_rows(x[1:], 1)
@@ -95,8 +82,7 @@ class LaggedMoments:
         self._shift: F64 = np.zeros(n_series)
         self._head = Run(n_series, max_lag)
         self._tail: Run | None = None
-        self._closed: dict[int, tuple[int, F64, F64]] = {}
-        """Lag -> count, sum and Gram matrix of the embedded rows of all runs between the two."""
+        self._closed = ClosedRuns()
         self._rows = 0
         self._missing = 0
         self._due = 1
@@ -154,8 +140,7 @@ class LaggedMoments:
 
     @property
     def _present(self) -> int:
-        closed = self._closed[0][0] if self._closed else 0
-        return self._head.n + closed + (self._tail.n if self._tail else 0)
+        return self._head.n + self._closed.rows + (self._tail.n if self._tail else 0)
 
     def append(self, x: npt.ArrayLike) -> None:
         """Append one row (N,) or rows (T, N), each one step after the last.
@@ -220,10 +205,9 @@ class LaggedMoments:
         (self._tail or self._head).join(part._head, self._shift)
         if part._tail is not None:
             if self._tail is not None:
-                self._close(self._tail)
+                self._closed.close(self._tail, self._shift)
             self._tail = part._tail
-            for lags, (count, sums, gram) in part._closed.items():
-                self._add_closed(lags, count, sums, gram)
+            self._closed.join(part._closed)
         self._rows += part._rows
         self._missing += part._missing
         self._recentre()
@@ -240,20 +224,10 @@ class LaggedMoments:
         index = np.asarray(indices, dtype=np.intp)
         chosen = type(self)(len(index), self._lags)
 
-        def run(r: Run) -> Run:
-            part = Run(len(index), self._lags)
-            part.n, part.sums = r.n, r.sums[index]
-            gamma = r.gamma.reshape(self.n_series, self._lags + 1, self.n_series)
-            part.gamma = gamma[index][:, :, index].reshape(len(index), -1)
-            part.first, part.last = r.first[:, index], r.last[:, index]
-            return part
-
         chosen._shift = self._shift[index]
-        chosen._head = run(self._head)
-        chosen._tail = run(self._tail) if self._tail else None
-        for lags, (count, sums, gram) in self._closed.items():
-            at = (np.arange(lags + 1)[:, None] * self.n_series + index).reshape(-1)
-            chosen._closed[lags] = (count, sums[at], gram[np.ix_(at, at)])
+        chosen._head = self._head.select(index)
+        chosen._tail = self._tail.select(index) if self._tail else None
+        chosen._closed = self._closed.select(index, self.n_series)
         chosen._rows, chosen._missing, chosen._due = self._rows, self._missing, self._due
         return chosen
 
@@ -273,7 +247,7 @@ class LaggedMoments:
         runs = [run for run in (self._head, self._tail) if run is not None and run.n > lags]
         closed = self._closed.get(lags)
         if closed is None and not runs:
-            return Scatter(0, np.full(size, np.nan), np.zeros((size, size)))
+            return Scatter.empty(size)
         if closed is None and len(runs) == 1:
             n, sums, matrix = runs[0].embedded(lags, self._shift, centred=True)
             mean = sums / n
@@ -285,11 +259,8 @@ class LaggedMoments:
             mean = sums / n
             matrix = gram - np.outer(mean, sums)
         square, _ = self._squares()
-        lost = np.diagonal(matrix) < LOST * np.tile(square, lags + 1)
-        if lost.any():
-            matrix[lost] = 0.0
-            matrix[:, lost] = 0.0
-        return Scatter(n, mean + np.tile(self._shift, lags + 1), matrix)
+        shift = np.tile(self._shift, lags + 1)
+        return Scatter.resolved(n, mean + shift, matrix, np.tile(square, lags + 1))
 
     def to_bytes(self) -> bytes:
         """Return the state as versioned bytes, little-endian float64 throughout."""
@@ -306,11 +277,8 @@ class LaggedMoments:
         ]
         for run in (self._head, self._tail):
             if run is not None:
-                arrays = (run.sums, run.gamma, run.first, run.last)
-                parts += [_COUNT.pack(run.n), *map(float_bytes, arrays)]
-        for lags in sorted(self._closed):
-            count, sums, gram = self._closed[lags]
-            parts += [_COUNT.pack(count), float_bytes(sums), float_bytes(gram)]
+                parts += run.parts()
+        parts += self._closed.parts()
         return seal(_KIND, 1, b"".join(parts))
 
     @classmethod
@@ -333,20 +301,9 @@ class LaggedMoments:
             raise ValueError(f"{_KIND}: the header does not fit the payload")
         moments = cls(n, lags)
         moments._shift = read.floats(n)
-        runs = []
-        for _ in range(1 + gapped):
-            run = Run(n, lags)
-            (run.n,) = read.unpack(_COUNT)
-            edge = min(run.n, lags)
-            run.sums, run.gamma = read.floats(n), read.floats(n, (lags + 1) * n)
-            run.first, run.last = read.floats(edge, n), read.floats(edge, n)
-            runs.append(run)
-        moments._head = runs[0]
-        moments._tail = runs[1] if gapped else None
-        for lag in range(closed):
-            (count,) = read.unpack(_COUNT)
-            size = (lag + 1) * n
-            moments._closed[lag] = (count, read.floats(size), read.floats(size, size))
+        moments._head = Run.read(read, n, lags)
+        moments._tail = Run.read(read, n, lags) if gapped else None
+        moments._closed = ClosedRuns.read(read, closed, n)
         read.end()
         if moments._present + missing != rows or missing < gapped:
             raise ValueError(f"{_KIND}: {rows} rows are not those present and {missing} missing")
@@ -359,7 +316,7 @@ class LaggedMoments:
         other._shift = self._shift
         other._head = self._head.copy()
         other._tail = self._tail.copy() if self._tail else None
-        other._closed = {k: (n, s.copy(), g.copy()) for k, (n, s, g) in self._closed.items()}
+        other._closed = self._closed.copy()
         other._rows, other._missing, other._due = self._rows, self._missing, self._due
         return other
 
@@ -395,21 +352,8 @@ class LaggedMoments:
 
     def _break(self) -> None:
         if self._tail is not None:
-            self._close(self._tail)
+            self._closed.close(self._tail, self._shift)
         self._tail = Run(self.n_series, self._lags)
-
-    def _close(self, run: Run) -> None:
-        for lags in range(min(self._lags, run.n - 1) + 1):
-            self._add_closed(lags, *run.embedded(lags, self._shift))
-
-    def _add_closed(self, lags: int, count: int, sums: F64, gram: F64) -> None:
-        if lags in self._closed:
-            n, total, products = self._closed[lags]
-            total += sums
-            products += gram
-            self._closed[lags] = (n + count, total, products)
-        else:
-            self._closed[lags] = (count, sums, gram)
 
     def _squares(self) -> tuple[F64, F64]:
         """Return the sums of squares and of values of all rows present, less the shift."""
@@ -419,9 +363,10 @@ class LaggedMoments:
         if self._tail is not None:
             square += np.diagonal(self._tail.gamma[:, :width])
             sums += self._tail.sums
-        if self._closed:
-            square += np.diagonal(self._closed[0][2])
-            sums += self._closed[0][1]
+        closed = self._closed.get(0)
+        if closed is not None:
+            square += np.diagonal(closed[2])
+            sums += closed[1]
         return square, sums
 
     def _recentre(self) -> None:
@@ -447,17 +392,4 @@ class LaggedMoments:
         for run in (self._head, self._tail):
             if run is not None:
                 run.reshift(old, new)
-        for lags, (count, sums, gram) in self._closed.items():
-            d = np.tile(new - old, lags + 1)
-            cross = np.outer(sums, d)
-            self._closed[lags] = (
-                count,
-                sums - count * d,
-                gram - cross - cross.T + count * np.outer(d, d),
-            )
-
-
-def centre(rows: F64) -> F64:
-    """Return the mean of rows (T, N), exact for a constant series; T >= 1."""
-    center: F64 = rows[0] + (rows - rows[0]).mean(axis=0)
-    return center
+        self._closed.reshift(new - old)

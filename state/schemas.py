@@ -69,9 +69,12 @@ EDGES = pa.schema(
         pa.field("note", pa.string()),
     ]
 )
-"""One tested link in one window. For the method `granger`, `statistic` is F and `weight` the partial
-R squared of all lags together; for `pcmci` both are the partial correlation at `lag`. Null
-statistics carry the reason in `note`: a constant series, a singular system."""
+"""One tested link in one window.
+
+For the method `granger`, `statistic` is F and `weight` the partial R squared of all lags together;
+for `pcmci` both are the partial correlation at `lag`. Null statistics carry the reason in `note`: a
+constant series, a singular system.
+"""
 
 HYPOTHESES = pa.schema(
     [

@@ -23,6 +23,9 @@ from state.moments import LARGEST, LaggedMoments, Scatter, centre
 SHRUNK = 1e5
 """Rebuild when a series' squares once exceeded this many times their present centred sum."""
 
+LARGEST_RESTORED = 2**27
+"""Most products (1 GiB) that bytes may ask for: a short payload can name any number of series."""
+
 _KIND = "sliding-moments"
 _HEAD = struct.Struct("<IIQQ")  # series, lags, window, rows held
 
@@ -58,8 +61,9 @@ class SlidingMoments:
         self.n_series = n_series
         self.max_lag = max_lag
         self.window = window
-        # Twice the window, so that the rows held are one slice and move once per `window` pushes.
-        self._buffer: F64 = np.empty((2 * window, n_series))
+        # Up to twice the window, so that the rows held are one slice and move once per `window`
+        # pushes; it grows with the rows, so that a window costs only what it holds.
+        self._buffer: F64 = np.empty((min(2 * window, 64), n_series))
         self._start = 0
         self._end = 0
         self._clear()
@@ -84,9 +88,7 @@ class SlidingMoments:
         if missing and (np.abs(new) > LARGEST).any():
             raise ValueError(f"the row holds an infinite value or one beyond {LARGEST:g}")
         if self._end == len(self._buffer):
-            held = self.rows
-            self._buffer[:held] = self._buffer[self._start :].copy()
-            self._start, self._end = 0, held
+            self._make_room()
         self._buffer[self._end] = new
         self._end += 1
         if missing:
@@ -124,7 +126,8 @@ class SlidingMoments:
         """Return the state that `to_bytes` wrote.
 
         Raises:
-            ValueError: the bytes are malformed, truncated or of an unknown version.
+            ValueError: the bytes are malformed, truncated, of an unknown version, or of more than
+                `LARGEST_RESTORED` products.
         """
         _, payload = unseal(_KIND, data, versions={1})
         if len(payload) < _HEAD.size:
@@ -132,14 +135,25 @@ class SlidingMoments:
         n_series, max_lag, window, held = _HEAD.unpack_from(payload)
         if held > window or len(payload) != _HEAD.size + 8 * n_series * held:
             raise ValueError(f"{_KIND}: the header does not fit the payload")
+        if n_series * n_series * (max_lag + 1) > LARGEST_RESTORED:
+            raise ValueError(f"{_KIND}: {n_series} series at {max_lag} lags are too many")
         rows = np.frombuffer(payload, dtype="<f8", offset=_HEAD.size).reshape(held, n_series)
         if (np.abs(rows) > LARGEST).any():
             raise ValueError(f"{_KIND}: a row holds an infinite value or one beyond {LARGEST:g}")
         sliding = cls(n_series, max_lag, window)
+        sliding._buffer = np.empty((max(held, len(sliding._buffer)), n_series))
         sliding._buffer[:held] = rows
         sliding._end = held
         sliding._rebuild()
         return sliding
+
+    def _make_room(self) -> None:
+        held = self._buffer[self._start : self._end].copy()
+        self._start, self._end = 0, len(held)
+        if len(self._buffer) < 2 * self.window:
+            room = min(2 * len(self._buffer), 2 * self.window)
+            self._buffer = np.empty((room, self.n_series))
+        self._buffer[: len(held)] = held
 
     def _clear(self) -> None:
         self._runs: deque[Run] = deque([Run(self.n_series, self.max_lag)])

@@ -9,12 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from state.causal.linear import (
-    LEAST_SHARE,
-    SingularSystemError,
-    constant_series,
-    residual_df,
-)
+from state.causal.correlation import LEAST_SHARE, constant_nodes
+from state.causal.linear import SingularSystemError, residual_df
 
 if TYPE_CHECKING:
     from state.moments import LaggedMoments
@@ -120,7 +116,7 @@ def intervene(
         raise ValueError(f"level must be in (0, 1), not {level}")
     scatter = moments.scatter(lags)
     df = residual_df(scatter.n, count * lags)
-    if constant_series(scatter, count).any():
+    if constant_nodes(scatter).any():
         raise SingularSystemError("a constant series has no effects: leave it out")
     shock = value - float(scatter.mean[cause])
     backwards = np.arange((lags + 1) * count).reshape(lags + 1, count)[::-1].reshape(-1)

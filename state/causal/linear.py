@@ -23,16 +23,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from state.causal.correlation import LEAST_SHARE, constant_nodes, constant_series, correlations
+
 if TYPE_CHECKING:
-    from state.moments import LaggedMoments, Scatter
+    from state.moments import LaggedMoments
     from state.sliding_moments import SlidingMoments
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-
-LEAST_SHARE = 1e-12
-"""Share of a variable's variance that must remain given the others for a test to be defined."""
 
 
 class SingularSystemError(ValueError):
@@ -99,10 +98,11 @@ def granger(
         raise ValueError(f"lags must be from 1 to {moments.max_lag}, not {lags}")
     scatter = moments.scatter(lags)
     count = moments.n_series
-    constant = constant_series(scatter, count)
+    still = constant_nodes(scatter)
+    constant = constant_series(still, count)
     width = int((~constant).sum()) if conditional else 2
     df_den = residual_df(scatter.n, width * lags)
-    correlation = correlations(scatter)
+    correlation = correlations(scatter, still)
     if conditional:
         gain, rest, least = _conditional(correlation, lags, constant)
     else:
@@ -145,25 +145,6 @@ def residual_df(n: int, slopes: int) -> int:
             f"{n} complete rows of lags are too few for {slopes} coefficients and an intercept"
         )
     return df
-
-
-def constant_series(scatter: Scatter, count: int) -> Bools:
-    """Tell which series vary by no more than the rounding of their own values, at some lag."""
-    grid = 64 * np.finfo(np.float64).eps * scatter.mean
-    flat = np.diagonal(scatter.matrix) <= scatter.n * grid * grid
-    constant: Bools = np.any(flat.reshape(-1, count), axis=0)
-    return constant
-
-
-def correlations(scatter: Scatter) -> F64:
-    """Turn the scatter's matrix, in place, into correlations; zero for what does not vary."""
-    matrix = scatter.matrix
-    spread = np.diagonal(matrix)
-    scale = np.zeros(len(spread))
-    np.divide(1.0, np.sqrt(np.maximum(spread, 0.0)), out=scale, where=spread > 0)
-    matrix *= scale
-    matrix *= scale[:, None]
-    return matrix
 
 
 def _pairwise(correlation: F64, lags: int, count: int) -> tuple[F64, F64, F64]:

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from state.causal.correlation import LEAST_SHARE, constant_nodes, correlations
+
 if TYPE_CHECKING:
     from state.moments import Scatter
 
@@ -20,15 +22,15 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
 
-LEAST_SHARE = 1e-12
-"""Share of a variable's variance that must remain given the others for a test to be defined."""
-
 STACK = 2**18
 """Numbers per stack of matrices: 2 MB, so that memory stays small and near the processor."""
 
 
 class Correlations:
-    """All partial correlations of lag-embedded rows; node = lag * N + series."""
+    """All partial correlations of lag-embedded rows; node = lag * N + series.
+
+    Takes the scatter over: its matrix is scaled in place.
+    """
 
     def __init__(self, scatter: Scatter, max_lag: int) -> None:
         matrix = scatter.matrix
@@ -38,12 +40,8 @@ class Correlations:
         self.size = matrix.shape[0]
         self.max_lag = max_lag
         self.series = self.size // (2 * max_lag + 1)
-        variance = np.diag(matrix)
-        # Values near m come in steps of eps * m: deviations of a few steps are rounding.
-        grid = 64 * np.finfo(np.float64).eps * np.nan_to_num(scatter.mean)
-        self.constant: Bools = variance <= self.rows * grid * grid
-        scale = np.where(self.constant, 0.0, 1.0 / np.sqrt(np.where(self.constant, 1.0, variance)))
-        correlation = matrix * scale[:, None] * scale
+        self.constant: Bools = constant_nodes(scatter)
+        correlation = correlations(scatter, self.constant)
         # Unit variance and no correlation: as a condition, a constant changes nothing.
         np.fill_diagonal(correlation, 1.0)
         self._flat = np.ascontiguousarray(correlation).ravel()

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from state.causal.linear import LEAST_SHARE, GrangerResult, residual_df
+from state.causal.correlation import LEAST_SHARE, rounding
+from state.causal.linear import GrangerResult, residual_df
 from state.moments import centre
 
 F64 = npt.NDArray[np.float64]
@@ -96,7 +97,7 @@ def _embedded(rows: F64, lags: int) -> tuple[F64, F64, npt.NDArray[np.bool_]]:
     centred = flat - mean
     centred -= centred.mean(axis=0)
     norm = np.sqrt(np.einsum("ti,ti->i", centred, centred))
-    still = norm <= np.sqrt(len(at)) * 64 * np.finfo(np.float64).eps * np.abs(mean)
+    still = norm <= np.sqrt(len(at)) * rounding(mean)
     scaled = centred / np.where(still, 1.0, norm)
     z = scaled.reshape(z.shape)
     return z[:, :, 0], z[:, :, 1:], still.reshape(count, -1).any(axis=1)

@@ -1,5 +1,8 @@
 """Against a plain embedding in extended precision, which shares no code with the moments."""
 
+import struct
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -165,6 +168,34 @@ def test_arguments_that_do_not_fit():
             call()
 
 
+@pytest.mark.parametrize(
+    ("series", "lags"), [(2**32 - 1, 0), (1, 2**32 - 1), (2**32 - 1, 2**32 - 1), (30_000, 5)]
+)
+def test_a_header_that_claims_too_much_allocates_nothing(series, lags):
+    head = struct.pack("<IIQQBB", series, lags, 0, 0, 0, 0)
+    data = seal("lagged-moments", 1, head + bytes(4096))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="header does not fit"):
+            LaggedMoments.from_bytes(data)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_closed_runs_without_rows_are_refused():
+    x = prices("plain", 20)
+    x[[8, 14]] = np.nan
+    data = LaggedMoments.from_rows(x, 0).to_bytes()
+    _, payload = unseal("lagged-moments", data, versions={1})
+    n = x.shape[1]
+    at = 29 + 8 * n + 2 * (8 + 8 * n + 8 * n * n)
+    assert struct.unpack_from("<Q", payload, at) == (5,)
+    bad = payload[:8] + struct.pack("<Q", 15) + payload[16:at] + bytes(8) + payload[at + 8 :]
+    with pytest.raises(ValueError, match="closed runs"):
+        LaggedMoments.from_bytes(seal("lagged-moments", 1, bad))
+
+
 def test_sealed_bytes_that_do_not_fit_together_are_refused():
     x = prices("plain", 20)
     x[8:10] = np.nan
@@ -177,10 +208,18 @@ def test_sealed_bytes_that_do_not_fit_together_are_refused():
         payload[:4] + b"\xff\xff\xff\x7f" + payload[8:],  # lags
         payload[:8] + b"\x63" + payload[9:],  # rows
         payload[:24] + b"\x00" + payload[25:],  # closed runs without a gap
-        payload[:25] + b"\x09" + payload[26:],  # more closed lags than lags
-        payload[:26] + np.full(3, np.nan).tobytes() + payload[50:],  # shift
+        payload[:25] + b"\x09\0\0\0" + payload[29:],  # more closed lags than lags
+        payload[:29] + np.full(3, np.nan).tobytes() + payload[53:],  # shift
     ):
         with pytest.raises(ValueError):
             LaggedMoments.from_bytes(seal("lagged-moments", 1, bad))
     with pytest.raises(ValueError, match="version 2"):
         LaggedMoments.from_bytes(seal("lagged-moments", 2, payload))
+
+
+def test_bytes_of_many_lags_with_gaps() -> None:
+    x = np.random.default_rng(0).standard_normal((1200, 1))
+    x[[0, 600]] = np.nan
+    moments = LaggedMoments.from_rows(x, 300)
+    again = LaggedMoments.from_bytes(moments.to_bytes())
+    np.testing.assert_array_equal(again.scatter().matrix, moments.scatter().matrix)

@@ -1,3 +1,6 @@
+import struct
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -94,6 +97,35 @@ def test_bad_rows_are_refused_and_change_nothing():
     assert sliding.to_bytes() == before
     with pytest.raises(ValueError, match="window"):
         SlidingMoments(1, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("series", "lags", "window"),
+    [(2**32 - 1, 0, 1), (1, 2**32 - 1, 2**40), (0, 0, 1), (30_000, 5, 10), (1, 0, 0)],
+)
+def test_a_header_that_claims_too_much_allocates_nothing(series, lags, window):
+    head = struct.pack("<IIQQ", series, lags, window, 0)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError):
+            SlidingMoments.from_bytes(seal("sliding-moments", 1, head))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_window_costs_what_it_holds():
+    tracemalloc.start()
+    try:
+        sliding = SlidingMoments(2, 1, 2**40)
+        for t in range(200):
+            sliding.push([t, t * t])
+        again = SlidingMoments.from_bytes(sliding.to_bytes())
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    again.push([7.0, 8.0])
+    assert (again.rows, again.window) == (201, 2**40)
 
 
 def test_damaged_bytes_are_refused():
