@@ -7,7 +7,16 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from state.detectors.detector import F64, Array, fill_arrays, grown, load, rows_of, save
+from state.detectors.detector import (
+    F64,
+    Array,
+    check_sizes,
+    fill_arrays,
+    grown,
+    load,
+    rows_of,
+    save,
+)
 
 
 class ColumnDetector(ABC):
@@ -70,9 +79,11 @@ class ColumnDetector(ABC):
         """Return the detector that :meth:`to_bytes` wrote."""
         parameters, series, arrays = load(cls.kind, data)
         try:
-            made = cls(**_as_arguments(parameters), series=series)
-        except TypeError as error:
+            made = cls(**_as_arguments(parameters), series=0)
+        except (TypeError, OverflowError) as error:
             raise ValueError(f"{cls.kind}: {error}") from None
+        check_sizes(cls.kind, arrays, made._arrays, series)
+        made.grow(series)
         fill_arrays(cls.kind, arrays, made._arrays)
         return made
 

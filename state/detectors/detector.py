@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -119,15 +120,29 @@ def load(kind: str, data: bytes) -> tuple[dict[str, Any], int, dict[str, bytes]]
     return saved.parameters, saved.series, saved.arrays
 
 
-def fill_arrays(kind: str, saved: Mapping[str, bytes], into: dict[str, Array]) -> None:
-    """Copy saved bytes into arrays whose names, types and shapes are known.
+def check_sizes(kind: str, saved: Mapping[str, bytes], of: dict[str, Array], series: int) -> None:
+    """Check saved bytes against the arrays of a detector, before room is made for `series`.
+
+    Only the axes of `of` before the last, the series, are looked at.
 
     Raises:
         ValueError: a name is missing or unknown, or a length is wrong.
     """
-    if saved.keys() != into.keys():
-        raise ValueError(f"{kind}: expected the arrays {sorted(into)}, found {sorted(saved)}")
-    for name, array in into.items():
-        if len(saved[name]) != array.nbytes:
+    if saved.keys() != of.keys():
+        raise ValueError(f"{kind}: expected the arrays {sorted(of)}, found {sorted(saved)}")
+    for name, array in of.items():
+        if len(saved[name]) != math.prod(array.shape[:-1]) * array.itemsize * series:
             raise ValueError(f"{kind}: the array {name} has {len(saved[name])} bytes")
-        array[...] = np.frombuffer(saved[name], dtype=array.dtype).reshape(array.shape)
+
+
+def fill_arrays(kind: str, saved: Mapping[str, bytes], into: dict[str, Array]) -> None:
+    """Copy saved bytes, whose sizes were checked, into arrays.
+
+    Raises:
+        ValueError: a counter is negative.
+    """
+    for name, array in into.items():
+        values = np.frombuffer(saved[name], dtype=array.dtype)
+        if array.dtype == np.int64 and (values < 0).any():
+            raise ValueError(f"{kind}: a counter in {name} is negative")
+        array[...] = values.reshape(array.shape)

@@ -147,6 +147,8 @@ class Ensemble:
             raise ValueError(f"{_KIND}: {error}") from None
         except KeyError as error:
             raise ValueError(f"{_KIND}: a member of the unknown class {error}") from None
+        except RecursionError:
+            raise ValueError(f"{_KIND}: ensembles within ensembles, too deep to read") from None
         made = cls(members, votes=saved.votes, refractory=saved.refractory, name=saved.name)
         if len(saved.silent) != made._silent.nbytes:
             raise ValueError(f"{_KIND}: refractory counters do not fit {made.series} series")

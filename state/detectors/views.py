@@ -10,6 +10,7 @@ import numpy as np
 from state.detectors.detector import (
     F64,
     Array,
+    check_sizes,
     fill_arrays,
     grown,
     load,
@@ -146,10 +147,15 @@ class SpotViews:
         except msgspec.DecodeError as error:
             raise ValueError(f"{cls.kind}: {error}") from None
         parameters, series, arrays = load(cls.kind, own)
-        made = cls(**_checked(parameters), series=series)
+        try:
+            made = cls(**_checked(parameters))
+        except TypeError as error:
+            raise ValueError(f"{cls.kind}: {error}") from None
+        check_sizes(cls.kind, arrays, made._arrays, series)
         made._spot = Spot.from_bytes(spot_bytes)
         if made._spot.series != series * len(VIEWS):
             raise ValueError(f"{cls.kind}: {made._spot.series} views do not fit {series} series")
+        made._arrays = {name: grown(array, series) for name, array in made._arrays.items()}
         fill_arrays(cls.kind, arrays, made._arrays)
         return made
 

@@ -1,5 +1,9 @@
 """What every detector promises: split, resume, grow, missing values, malformed bytes."""
 
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +19,7 @@ from state.detectors import (
     crash_ensemble,
 )
 from state.detectors.detector import score_of
+from state.mergeable import seal, unseal
 
 CASES = {
     "spot": lambda: Spot(0.01, calibrate=20, level=0.8, peaks=10, series=3),
@@ -115,6 +120,59 @@ def test_damaged_bytes_raise_value_error(create, data: st.DataObject) -> None:
     for bad in (good[:cut], flipped, good + b"\0", data.draw(st.binary(max_size=40))):
         with pytest.raises(ValueError):
             type(detector).from_bytes(bad)
+
+
+def resealed(kind: str, data: bytes, change: Callable[[list[Any]], object]) -> bytes:
+    """Change what is inside an envelope and close it again with a right checksum."""
+    content = msgspec.msgpack.decode(unseal(kind, data, versions={1})[1])
+    change(content)
+    return seal(kind, 1, msgspec.msgpack.encode(content))
+
+
+@pytest.mark.parametrize(
+    ("create", "change"),
+    [
+        # What would be made room for is far more than any machine has.
+        (CASES["spot"], lambda saved: saved.__setitem__(1, 2**40)),
+        (CASES["spot"], lambda saved: saved[0].update(calibrate=2**40)),
+        (CASES["dspot"], lambda saved: saved[0].update(depth=2**64 - 1)),
+        (CASES["ewma"], lambda saved: saved[0].update(warmup=2**40)),
+        (CASES["ewma"], lambda saved: saved.__setitem__(1, -1)),
+        (CASES["fall"], lambda saved: saved.__setitem__(1, 2**40)),
+        (CASES["fall"], lambda saved: saved[0].update(limit="half")),
+        (CASES["ewma"], lambda saved: saved[2].update(seen=np.full(3, -99).tobytes())),
+        (CASES["spot"], lambda saved: saved[2].pop("seen")),
+    ],
+)
+def test_sealed_bytes_that_do_not_fit_together_are_refused(create, change) -> None:
+    detector = create()
+    with pytest.raises(ValueError):
+        type(detector).from_bytes(resealed(detector.kind, detector.to_bytes(), change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda own: own.__setitem__(1, 2**40),
+        lambda own: own[0].update(limit="half"),
+    ],
+)
+def test_sealed_views_that_do_not_fit_together_are_refused(change) -> None:
+    def inside(saved: list[Any]) -> None:
+        saved[0] = resealed("spot-views", saved[0], change)
+
+    with pytest.raises(ValueError):
+        SpotViews.from_bytes(resealed("spot-views", CASES["views"]().to_bytes(), inside))
+
+
+def test_ensembles_within_ensembles_without_end_are_refused() -> None:
+    data = CASES["ensemble"]().to_bytes()
+    silent = bytes(24)
+    for _ in range(1500):
+        saved = ("deep", 1, 0, silent, [("Ensemble", data)])
+        data = seal("ensemble", 1, msgspec.msgpack.encode(saved))
+    with pytest.raises(ValueError, match="too deep"):
+        Ensemble.from_bytes(data)
 
 
 @pytest.mark.parametrize("create", [CASES["spot"], CASES["ewma"], CASES["fall"]])
