@@ -85,8 +85,8 @@ class _Aligner(StatefulBatchLogic[pa.RecordBatch, pa.RecordBatch, bytes]):
         ):
             raise ValueError("align takes whole steps in time order; one came late")
         bars = batch["price"].to_numpy()
-        if not (bars > 0).all():
-            raise ValueError("align takes positive prices")
+        if not ((bars > 0) & np.isfinite(bars)).all():
+            raise ValueError("align takes finite, positive prices")
 
         known = set(carried.names)
         series = batch["series"].to_pylist()

@@ -113,7 +113,8 @@ def _granger_rows(
     view: PanelView, moments: LaggedMoments, lags: int, level: float
 ) -> list[dict[str, Any]]:
     classic = granger(moments, lags, conditional=True)
-    # The share of the effect's remaining variance that the cause explains: a partial R squared.
+    # The share of the effect's remaining variance that the cause explains: a partial R squared. It
+    # follows from the classic F only; the robust test judges whether there is a link at all.
     explained = classic.f * classic.df_num / (classic.f * classic.df_num + classic.df_den)
     result = granger_robust(view.rows, lags, conditional=True) if len(view.rows) else classic
     q = benjamini_hochberg(result.p)

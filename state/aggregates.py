@@ -137,8 +137,16 @@ class Aggregates:
                 if len(payload) != 4 + size:
                     raise ValueError("a table without types")
                 return state
-            stored = pl.DataFrame(pa.ipc.open_stream(payload[4 + size :]).read_all())
-        except (msgspec.MsgspecError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+            table = pa.ipc.open_stream(payload[4 + size :]).read_all()
+            # Offsets that lie outside their buffers would crash whoever reads them.
+            table.validate(full=True)
+            stored = pl.DataFrame(table)
+        except (
+            msgspec.MsgspecError,
+            pa.ArrowException,
+            OSError,
+            pl.exceptions.PolarsError,
+        ) as error:
             raise ValueError(f"{_KIND}: {error}") from error
         names = [*state.by, *state._parts()]
         if stored.columns != [c for n in names for c in (n, f"{n}?")]:

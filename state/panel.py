@@ -28,6 +28,9 @@ from state.moments import LaggedMoments
 
 F64 = npt.NDArray[np.float64]
 
+MOST_LAGS = 4096
+"""A panel of more lags is a mistake, or bytes that would cost memory when they are read."""
+
 
 @dataclass(slots=True)
 class _Segment:
@@ -62,15 +65,15 @@ class Panel:
     """The mergeable state behind one causal window: an ordered monoid.
 
     Args:
-        max_lag: lags that the moments carry; PCMCI over p lags wants 2p.
+        max_lag: lags that the moments carry, at most `MOST_LAGS`; PCMCI over p lags wants 2p.
         keep_rows: keep rows instead of moments, as heteroskedasticity-robust tests need.
     """
 
     algebra: ClassVar[Algebra] = Algebra.ORDERED_MONOID
 
     def __init__(self, max_lag: int, *, keep_rows: bool = False) -> None:
-        if max_lag < 1:
-            raise ValueError(f"max_lag must be at least 1, not {max_lag}")
+        if not 1 <= max_lag <= MOST_LAGS:
+            raise ValueError(f"max_lag must be from 1 to {MOST_LAGS}, not {max_lag}")
         self.max_lag = max_lag
         self.keep_rows = keep_rows
         self._segments: list[_Segment] = []
@@ -212,6 +215,8 @@ class Panel:
             raise ValueError(f"panel: {error}") from error
         if (content.span is None) != (not content.segments):
             raise ValueError("panel: a span without rows, or rows without a span")
+        if content.span and content.span[0] > content.span[1]:
+            raise ValueError("panel: it ends before it starts")
         panel = cls(content.max_lag, keep_rows=content.keep_rows)
         panel._segments = [panel._segment(*segment) for segment in content.segments]
         panel._span = content.span
@@ -219,10 +224,15 @@ class Panel:
         return panel
 
     def _segment(self, names: tuple[str, ...], count: int, part: bytes) -> _Segment:
+        if list(names) != sorted(set(names)):
+            raise ValueError("panel: the names of a segment are not sorted and distinct")
         if self.keep_rows or not names:
             if len(part) != 8 * count * len(names) or not 0 < count < 2**40:
                 raise ValueError("panel: rows do not fit their header")
-            return _Segment(names, np.frombuffer(part, "<f8").reshape(count, len(names)).copy())
+            rows = np.frombuffer(part, "<f8").reshape(count, len(names)).copy()
+            if not np.isfinite(rows).all():
+                raise ValueError("panel: a row that is kept holds what is not a number")
+            return _Segment(names, rows)
         moments = LaggedMoments.from_bytes(part)
         header = (len(names), self.max_lag, count)
         if (moments.n_series, moments.max_lag, moments.rows) != header:

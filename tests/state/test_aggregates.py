@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 from state.aggregates import Aggregates
 from state.aggregations import Count, First, Last, Max, Mean, Min, Sum, Var
-from state.mergeable import seal
+from state.mergeable import seal, unseal
 from state.panes import panes_of
 
 VALUES = {
@@ -211,3 +211,20 @@ def test_panes_in_any_batches_are_the_groups_of_all_rows(
         panes.discard(before)
         left = pl.DataFrame(panes.table(2 * 10**9))
         assert left.rows() == expected.filter(pl.col("pane") >= before).rows()
+
+
+def test_damaged_tables_inside_a_good_envelope_are_refused() -> None:
+    state = Aggregates("k", {"n": Count(), "low": Min("x")})
+    state.update(pa.record_batch({"k": ["a", "bb", "ccc"], "x": [1.0, 2.0, 3.0]}))
+    _, payload = unseal("aggregates", state.to_bytes(), versions={1})
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(1500):
+        bad = bytearray(payload)
+        for at in rng.integers(0, len(bad), rng.integers(1, 4)):
+            bad[at] = rng.integers(0, 256)
+        try:
+            Aggregates.from_bytes(seal("aggregates", 1, bytes(bad)))
+        except ValueError:
+            refused += 1
+    assert refused > 500

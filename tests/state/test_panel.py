@@ -2,10 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from state.mergeable import seal
 from state.moments import LaggedMoments
 from state.panel import Panel
 from state.schemas import SCORED
@@ -96,5 +98,25 @@ def test_what_does_not_follow_in_time_is_refused() -> None:
         panel.update(twice)
     with pytest.raises(ValueError, match="max_lag"):
         panel.merge(Panel(2))
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="from 1 to"):
         Panel(0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [2**40, True, None, [], []],
+        [2, True, [5, 4], [], [[["a"], 1, bytes(8)]]],
+        [2, True, [1, 2], [], []],
+        [2, True, [1, 2], [], [[["b", "a"], 1, bytes(16)]]],
+        [2, True, [1, 2], [], [[["a", "a"], 1, bytes(16)]]],
+        [2, True, [1, 2], [], [[["a"], 2, bytes(8)]]],
+        [2, True, [1, 2], [], [[["a"], 1, b"\xff" * 8]]],
+        [2, True, [1, 2], [], [[[], 2**50, b""]]],
+        [2, False, [1, 2], [], [[["a"], 1, LaggedMoments(2, 2).to_bytes()]]],
+        "not a list",
+    ],
+)
+def test_sealed_bytes_that_do_not_fit_together_are_refused(content: object) -> None:
+    with pytest.raises(ValueError, match=r"panel|max_lag"):
+        Panel.from_bytes(seal("panel", 1, msgspec.msgpack.encode(content)))
