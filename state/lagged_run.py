@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.blas import dgemm
 
 from state.float_bytes import FloatReader, float_bytes
 
@@ -195,8 +196,10 @@ class Run:
         if centred:
             # One row more in the same product takes out n times the mean's square.
             flat[-1] = sums / np.sqrt(count)
-        gram -= flat.T @ flat
-        return count, sums, gram
+        # In place: a temporary of this size costs more than the product itself. The matrix is
+        # symmetric, so its transpose, which BLAS wants, is as good.
+        less = dgemm(-1.0, flat.T, flat.T, beta=1.0, c=gram.T, trans_b=True, overwrite_c=True)
+        return count, sums, less.T
 
 
 def centre(rows: F64) -> F64:
