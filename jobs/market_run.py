@@ -68,6 +68,8 @@ def finish(directory: Path, record: RunRecord) -> None:
         f"market: {rows['ticks.parquet']:,} ticks -> {rows['alerts.ndjson']} crash alerts, "
         f"{rows['hypotheses.ndjson']} causal hypotheses"
     )
+    if not rows["edges.parquet"]:
+        print("market: no links were tested: fewer than two series, or too few rows in a window")
     if record.rejected:
         print(f"market: {record.rejected:,} bad rows are in {directory / 'dead_letters.ndjson'}")
     if rows["late.ndjson"]:

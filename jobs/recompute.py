@@ -153,6 +153,9 @@ def _once(directory: Path | None, runs: Path) -> int:
         print(f"{chosen / comparison.table}: {comparison.rows:,} rows, {verdict}")
         for line in comparison.differences[:5]:
             print(f"  {line}")
+    late = next(c for c in comparisons if c.table == "late.ndjson")
+    if late.differences:
+        print(f"{late.rows:,} ticks came too late for the stream; the batch takes them in order")
     same = not any(comparison.differences for comparison in comparisons)
     print("batch equals stream" if same else "batch DIFFERS from stream")
     return 0 if same else 1

@@ -145,6 +145,7 @@ def test_one_series_gives_alerts_and_no_links(tmp_path: Path) -> None:
     done = run(tmp_path, path="prices.csv", out="out")
     assert done.returncode == 0, done.stderr
     assert pq.read_metadata(tmp_path / "out/edges.parquet").num_rows == 0
+    assert "no links were tested" in done.stdout
     assert (tmp_path / "out/report.html").stat().st_size
 
 

@@ -8,9 +8,10 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bytewax.testing import run_main
+from bytewax.testing import TestingSource, run_main
 
 from connectors.market import ReplaySource, daily_prices
 from jobs.market import build
@@ -57,6 +58,20 @@ def test_differences_are_named(run_directory: Path, capsys: pytest.CaptureFixtur
     assert "row 2, score:" in said
     assert "rows instead of" in said
     assert "batch DIFFERS from stream" in said
+
+
+def test_late_ticks_are_the_reason_that_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ticks = daily_prices(["S&P 500", "WTI"], start=date(2008, 1, 1), end=date(2008, 12, 31))
+    order = [*range(100), *range(110, 200), *range(100, 110), *range(200, ticks.num_rows)]
+    batches = ticks.take(pa.array(order)).combine_chunks().to_batches(max_chunksize=50)
+    out, settings = tmp_path / "late", MarketSettings.load(window=120)
+    record = RunRecord.of(settings, 0)
+    run_main(build(settings, TestingSource(batches), out, finished=lambda d: finish(d, record)))
+    assert "10 ticks came too late" in capsys.readouterr().out
+    assert main(["market", "--once", "--of", str(out)]) == 1
+    assert "10 ticks came too late for the stream" in capsys.readouterr().out
 
 
 def test_rounding_is_not_a_difference(tmp_path: Path) -> None:
