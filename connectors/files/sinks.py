@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import bytewax.operators as op
 import pyarrow as pa
-from bytewax.dataflow import operator
-from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from bytewax.operators import KeyedStream, StatefulLogic
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from connectors.files.ndjson import NdjsonTable
 from connectors.files.parquet import ParquetTable
 from connectors.files.tables import Position, TableSpec, TableWriter
+from connectors.marks import KEY, Mark
 
 _FORMATS: dict[str, Callable[[Path, TableSpec, Position | None], TableWriter]] = {
     ".ndjson": NdjsonTable,
     ".parquet": ParquetTable,
 }
-_KEY = "run"
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What :func:`output` tells a sink besides its items.
-
-    Args:
-        total: None at the begin; at the end, the number of items that were sent.
-    """
-
-    total: int | None
 
 
 class RunPosition(NamedTuple):
@@ -168,7 +152,7 @@ class RunSink(FixedPartitionedSink[Item | Mark, RunPosition]):
 
     def list_parts(self) -> list[str]:
         """Name the one partition."""
-        return [_KEY]
+        return [KEY]
 
     def build_part(
         self, step_id: str, for_part: str, resume_state: RunPosition | None
@@ -237,63 +221,3 @@ class ParquetSink(_TableSink):
     """
 
     suffix = ".parquet"
-
-
-class _Opening(FixedPartitionedSource[Mark, bool]):
-    """One mark, so that a stream without items builds its sink too."""
-
-    def list_parts(self) -> list[str]:
-        return [_KEY]
-
-    def build_part(
-        self, step_id: str, for_part: str, resume_state: bool | None
-    ) -> StatefulSourcePartition[Mark, bool]:
-        return _OpeningPartition(bool(resume_state))
-
-
-class _OpeningPartition(StatefulSourcePartition[Mark, bool]):
-    def __init__(self, sent: bool) -> None:
-        self._sent = sent
-
-    def next_batch(self) -> Iterable[Mark]:
-        if self._sent:
-            raise StopIteration
-        self._sent = True
-        return [Mark(None)]
-
-    def snapshot(self) -> bool:
-        return self._sent
-
-
-class _Counter(StatefulLogic[int, Mark, int]):
-    """Count items, and tell the count when there are no more anywhere in the cluster."""
-
-    def __init__(self, resume: int | None) -> None:
-        self._total = resume or 0
-
-    def on_item(self, value: int) -> tuple[list[Mark], bool]:
-        self._total += value
-        return [], False
-
-    def on_eof(self) -> tuple[list[Mark], bool]:
-        return [Mark(self._total)], False
-
-    def snapshot(self) -> int:
-        return self._total
-
-
-@operator
-def output(step_id: str, up: KeyedStream[Any], sink: RunSink | NdjsonSink | ParquetSink) -> None:
-    """Write a stream to one of this package's sinks, and tell the sink when its input is complete.
-
-    Use it in place of ``bytewax.operators.output``. Bytewax builds a sink at its first item and
-    closes it after failures as it does at the end, so a sink alone knows neither an empty stream
-    nor a complete one. Here a mark precedes the items, and another follows with their number once
-    no worker has any left.
-    """
-    opening = op.input("open", up.flow(), _Opening())
-    zero = op.map("begin", opening, lambda _: (_KEY, 0))
-    ones = op.map("one", up, lambda _: (_KEY, 1))
-    end = op.stateful("count", op.merge("counted", zero, ones), _Counter)
-    begin = op.key_on("begin_key", opening, lambda _: _KEY)
-    op.output("write", op.merge("all", begin, up, end), sink)

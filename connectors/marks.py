@@ -1,0 +1,90 @@
+"""Tell a sink when its input begins and when it is complete.
+
+Bytewax builds a sink at its first item and closes it after failures as it does at the end, so a
+sink alone knows neither an empty stream nor a complete one. :func:`output` sends a :class:`Mark`
+before the items, and another with their number once no worker has any left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import bytewax.operators as op
+from bytewax.dataflow import operator
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.operators import KeyedStream, StatefulLogic
+from bytewax.outputs import FixedPartitionedSink
+
+KEY = "run"
+"""The one partition of a sink that takes marks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What :func:`output` tells a sink besides its items.
+
+    Args:
+        total: None at the begin; at the end, the number of items that were sent.
+    """
+
+    total: int | None
+
+
+class _Opening(FixedPartitionedSource[Mark, bool]):
+    """One mark, so that a stream without items builds its sink too."""
+
+    def list_parts(self) -> list[str]:
+        return [KEY]
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: bool | None
+    ) -> StatefulSourcePartition[Mark, bool]:
+        return _OpeningPartition(bool(resume_state))
+
+
+class _OpeningPartition(StatefulSourcePartition[Mark, bool]):
+    def __init__(self, sent: bool) -> None:
+        self._sent = sent
+
+    def next_batch(self) -> Iterable[Mark]:
+        if self._sent:
+            raise StopIteration
+        self._sent = True
+        return [Mark(None)]
+
+    def snapshot(self) -> bool:
+        return self._sent
+
+
+class _Counter(StatefulLogic[int, Mark, int]):
+    """Count items, and tell the count when there are no more anywhere in the cluster."""
+
+    def __init__(self, resume: int | None) -> None:
+        self._total = resume or 0
+
+    def on_item(self, value: int) -> tuple[list[Mark], bool]:
+        self._total += value
+        return [], False
+
+    def on_eof(self) -> tuple[list[Mark], bool]:
+        return [Mark(self._total)], False
+
+    def snapshot(self) -> int:
+        return self._total
+
+
+@operator
+def output(step_id: str, up: KeyedStream[Any], sink: FixedPartitionedSink[Any, Any]) -> None:
+    """Write a stream to a sink that takes marks: those of `connectors.files` and `QuicSink`.
+
+    Use it in place of ``bytewax.operators.output``. All items go to the sink's one partition,
+    whatever their key.
+    """
+    opening = op.input("open", up.flow(), _Opening())
+    zero = op.map("begin", opening, lambda _: (KEY, 0))
+    ones = op.map("one", up, lambda _: (KEY, 1))
+    end = op.stateful("count", op.merge("counted", zero, ones), _Counter)
+    begin = op.key_on("begin_key", opening, lambda _: KEY)
+    op.output("write", op.merge("all", begin, up, end), sink)
