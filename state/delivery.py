@@ -117,6 +117,11 @@ class Outbox:
         return self._cursor is not None
 
     @property
+    def released(self) -> int:
+        """One more than the last frame that may be sent."""
+        return self._released
+
+    @property
     def waiting(self) -> int:
         """How many frames may be sent and have not been."""
         at = self._log.first if self._cursor is None else self._cursor
@@ -135,7 +140,14 @@ class Outbox:
         """Begin a new connection with the frame that is returned."""
         self.disconnect()
         log = self._log
-        return Hello(VERSION, self._channel, self._part, log.incarnation, log.first, log.next)
+        return Hello(
+            VERSION,
+            self._channel,
+            self._part,
+            log.incarnation,
+            log.first,
+            max(log.first, log.next),
+        )
 
     def disconnect(self) -> None:
         """Forget the connection."""
@@ -216,11 +228,11 @@ class Position(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """A frame on its way to the flow; `data` is None for the end of the sender's frames."""
+    """A frame on its way to the flow; `size` is None for the end of the sender's frames."""
 
     session: Session
     next: int
-    data: Data | None
+    size: int | None
 
 
 class Inbox:
@@ -269,10 +281,10 @@ class Inbox:
     def taken(self, arrival: Arrival) -> None:
         """Note that the flow has got `arrival`; called in the order of arrival."""
         session = arrival.session
-        if arrival.data is None:
+        if arrival.size is None:
             position = Position(session.incarnation, arrival.next, arrival.next)
         else:
-            session.consumed += cost(arrival.data)
+            session.consumed += arrival.size
             position = Position(session.incarnation, arrival.next)
         self._taken[session.sender] = position
 
@@ -351,9 +363,10 @@ class Session:
             )
         if self._got >= self._granted:
             raise LinkError(f"{self.sender} sent more than its credit of {self._granted} bytes")
-        self._got += cost(frame)
+        size = cost(frame)
+        self._got += size
         self._move(Position(self.incarnation, frame.sequence + 1))
-        return Arrival(self, frame.sequence + 1, frame)
+        return Arrival(self, frame.sequence + 1, size)
 
     def _move(self, position: Position) -> None:
         self._at = position

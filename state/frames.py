@@ -82,7 +82,7 @@ class Hello(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
     version: _Count
     channel: _Name
-    part: _Name
+    part: Annotated[str, msgspec.Meta(max_length=255)]
     incarnation: _Count
     first: _Count
     next: _Count
