@@ -39,7 +39,6 @@ commit); credit is that of Kung and Morris, "Credit-based flow control for ATM n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from state.frames import Ack, Data, End, Ended, Frame, Hello, Refuse, Schema, Welcome
@@ -218,13 +217,13 @@ class Position(NamedTuple):
 
     incarnation: int
     next: int
-    count: int | None = None
+    end: int | None = None
     """The number of frames in all, once the end has been taken."""
 
     @property
     def ended(self) -> bool:
         """Whether there is nothing more to come."""
-        return self.count is not None and self.next >= self.count
+        return self.end is not None and self.next >= self.end
 
 
 class Arrival(NamedTuple):

@@ -220,10 +220,7 @@ def test_a_sender_that_lost_its_spool_is_found_out() -> None:
     world.disk = Disk()
     world.sender = Sender(world.disk, 0, 0, hold=False, salt=0)
     with pytest.raises(LinkError, match="spool was lost"):
-        world.connect()
-        for _ in range(5):
-            world.deliver()
-            world.answer()
+        world.settle()
 
 
 def test_a_stale_sender_is_refused() -> None:
@@ -241,10 +238,12 @@ def test_unread_bytes_stay_within_the_window() -> None:
     inbox = Inbox({}, window=300)
     session = inbox.admit("s", Hello(1, "c", "", 1, 0, 0))
     session.welcome()
+    sequence = 0
+    while session.unread < 300:
+        session.receive(Data(sequence, Kind.BYTES, 0, bytes(10)))
+        sequence += 1
     with pytest.raises(LinkError, match="credit"):
-        for sequence in range(20):
-            session.receive(Data(sequence, Kind.BYTES, 0, bytes(10)))
-            assert session.unread <= 300 + 42
+        session.receive(Data(sequence, Kind.BYTES, 0, bytes(10)))
 
 
 @pytest.mark.parametrize("frame", [Data(1, Kind.BYTES, 0, b""), End(1), Hello(1, "c", "", 1, 0, 0)])
