@@ -1,0 +1,563 @@
+"""The frames of one sender that its peer does not yet have for good: on disk, newest in memory.
+
+A directory holds one *incarnation* of a sender: an unbroken sequence of frames from 0. Files:
+
+| file | what |
+| --- | --- |
+| `lock` | held with flock by the process that has the spool open |
+| `incarnation` | its number, in digits |
+| `schemas` | schemas by id, appended |
+| `<first sequence>.frames` | frames, in segments of about 8 MiB, deleted when pruned |
+| `digests` | eight bytes for every frame of the incarnation, pruned ones too |
+| `marks` | where pruning has come to, and what is known to be on the platter |
+
+Frames are handed to the kernel before `append` returns, so a killed process loses none; what a
+power failure leaves after the last `sync` is cut off at the first record that is not whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+import time
+import zlib
+from bisect import bisect_right
+from collections.abc import Callable
+from pathlib import Path
+
+from connectors.quic.segment import HEADER, SUFFIX, Segment, SpoolDamaged, digest
+from state.frames import Data, Kind
+
+__all__ = ["Spool", "SpoolBusy", "SpoolConflict", "SpoolDamaged"]
+
+_SEGMENT = 8 << 20
+_REUSE = 1 << 20  # a last segment that is wholly pruned is emptied from this size on
+_OVERHEAD = 200  # bytes of memory that a frame takes besides its body
+_INDEXED = 4  # closed segments whose offsets are kept in memory
+_MARKS = struct.Struct("<QQI")  # pruned, synced, CRC-32 of both
+_SCHEMA = struct.Struct("<III")  # id, length, CRC-32 of the body
+_DIGEST = 8
+_BLOCK = 512  # digests read at a time
+
+
+class SpoolBusy(OSError):
+    """Another process, or another Spool of this one, has the directory open."""
+
+
+class SpoolConflict(ValueError):
+    """A flow that started again did not produce the items that it produced before."""
+
+
+class Spool:
+    """Unacknowledged frames of one sender.
+
+    Safe to call from several threads. Opening a new directory starts an incarnation with the
+    wall clock in nanoseconds as its number, or one more than the number found there if that is
+    larger; opening a used one goes on with the frames in it, cutting a torn last record.
+
+    Args:
+        directory: made if missing, with its parents.
+        memory: bytes of the newest frames that are also kept in memory.
+        segment: bytes after which a new file is begun.
+        clock: wall clock in nanoseconds.
+
+    Raises:
+        SpoolBusy: the directory is open elsewhere.
+        SpoolDamaged: files are missing or damaged beyond a torn end.
+
+    >>> import tempfile
+    >>> spool = Spool(Path(tempfile.mkdtemp()) / "worker-0")
+    >>> [spool.append(Kind.BYTES, 0, body) for body in (b"a", b"b", b"c")]
+    [0, 1, 2]
+    >>> spool.prune(1)
+    >>> [frame.body for frame in spool.read(1, 1000)]
+    [b'b', b'c']
+    >>> spool.rewind(0)
+    >>> spool.append(Kind.BYTES, 0, b"a")
+    0
+    >>> spool.append(Kind.BYTES, 0, b"x")
+    Traceback (most recent call last):
+        ...
+    connectors.quic.spool.SpoolConflict: ...item 1 differs from the one sent before...
+    >>> spool.remove()
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        memory: int = 16 << 20,
+        segment: int = _SEGMENT,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._directory = directory
+        self._memory_limit = memory
+        self._segment_size = segment
+        self._lock = threading.Lock()
+        self._memory: dict[int, Data] = {}  # frames [next - len, next)
+        self._memory_held = 0
+        self._indexed: list[Segment] = []
+        self._unsynced: list[Segment] = []  # closed since the last sync
+        self._digest_block = (0, b"")
+        self._synced = 0
+        self._closed = False
+        self.schemas: dict[int, bytes] = {}
+        """Schemas by id, as handed to `add_schema`."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._fds = [_locked(directory)]
+        try:
+            self._open(clock)
+        except BaseException:
+            self._close()
+            raise
+
+    def _open(self, clock: Callable[[], int]) -> None:
+        directory = self._directory
+        paths = sorted(directory.glob(f"*{SUFFIX}"))
+        found = _read_incarnation(directory)
+        if not paths:
+            for name in ("schemas", "digests", "marks"):
+                (directory / name).unlink(missing_ok=True)
+            found = max(clock(), 0 if found is None else found + 1)
+            _write_incarnation(directory, found)
+        elif found is None:
+            raise SpoolDamaged(f"{directory}: frames without an incarnation: delete or restore it")
+        self.incarnation = found
+        """Tells this sequence of frames from earlier ones of the same sender."""
+        self._schema_fd = self._file("schemas")
+        self._digest_fd = self._file("digests")
+        self._marks_fd = self._file("marks")
+        self._open_schemas()
+        pruned = self._read_marks()
+        self._segments = self._recover(paths) or [Segment.create(directory, 0)]
+        self._segments[-1].open()
+        self._next = self._cursor = self._segments[-1].end
+        self._open_digests()
+        self._first, self._first_offset = self._segments[0].start, 0
+        self._held = sum(part.size for part in self._segments)
+        self._forget(min(pruned, self._next))
+
+    @property
+    def first(self) -> int:
+        """The lowest sequence that is kept."""
+        return self._first
+
+    @property
+    def next(self) -> int:
+        """One more than the highest sequence ever written."""
+        return self._next
+
+    @property
+    def cursor(self) -> int:
+        """The sequence that the next `append` takes: `next`, or lower after `rewind`."""
+        return self._cursor
+
+    @property
+    def held(self) -> int:
+        """Bytes on disk of the frames [first, next), headers included."""
+        return self._held
+
+    def add_schema(self, id: int, body: bytes) -> None:  # noqa: A002
+        """Keep a schema before the first frame that names it. Twice the same is once.
+
+        Raises:
+            ValueError: ``id`` has another schema.
+            OSError: the disk is full; nothing was added.
+        """
+        with self._lock:
+            self._check_open()
+            if id in self.schemas:
+                if self.schemas[id] != body:
+                    raise ValueError(f"{self._directory}: schema {id} is another one already")
+                return
+            record = _SCHEMA.pack(id, len(body), zlib.crc32(body)) + body
+            self._write(self._schema_fd, record, self._schema_size)
+            self._schema_size += len(record)
+            self.schemas[id] = body
+
+    def append(self, kind: Kind, schema: int, body: bytes) -> int:
+        """Keep a frame and return its sequence; the kernel has it when this returns.
+
+        After `rewind`, a frame that was written before is compared instead.
+
+        Raises:
+            SpoolConflict: it differs from the one written before under that sequence.
+            OSError: it was not written (the disk is full); the spool is as before.
+        """
+        mark = digest(kind, schema, body)
+        with self._lock:
+            self._check_open()
+            sequence = self._cursor
+            if sequence < self._next:
+                if self._digest(sequence) != mark:
+                    raise SpoolConflict(
+                        f"{self._directory}: item {sequence} differs from the one sent before "
+                        "the restart. The flow did not produce the same items again, so they "
+                        "cannot be counted once: use hold=True, which sends items only when a "
+                        "snapshot covers them"
+                    )
+                self._cursor = sequence + 1
+                return sequence
+            if schema and schema not in self.schemas:
+                raise ValueError(f"schema {schema} is used before it was added")
+            segment = self._segments[-1]
+            try:
+                if segment.size >= self._segment_size:
+                    segment = self._roll()
+                self._held += segment.append(kind, schema, body, mark)
+            except OSError as error:
+                raise self._failure(error) from error
+            try:
+                self._write(self._digest_fd, mark, _DIGEST * sequence)
+            except OSError:
+                size = segment.size
+                segment.truncate(sequence)
+                self._held -= size - segment.size
+                raise
+            self._next = self._cursor = sequence + 1
+            self._remember(Data(sequence, kind, schema, body))
+            return sequence
+
+    def read(self, sequence: int, limit: int) -> list[Data]:
+        """Return frames from ``sequence`` on, about ``limit`` bytes and at least one.
+
+        Empty only if ``sequence`` is `next`.
+
+        Raises:
+            ValueError: ``sequence`` is pruned or was never written.
+            SpoolDamaged: a file was changed by someone else.
+        """
+        with self._lock:
+            self._check_open()
+            if not self._first <= sequence <= self._next:
+                raise ValueError(
+                    f"{self._directory}: frame {sequence} is not in [{self._first}, {self._next})"
+                )
+            frames: list[Data] = []
+            left = limit
+            while sequence < self._next - len(self._memory) and (left > 0 or not frames):
+                segment = self._segment_of(sequence)
+                more = segment.read(sequence, left)
+                self._keep_indexed(segment)
+                frames += more
+                sequence += len(more)
+                left -= sum(len(frame.body) + HEADER.size for frame in more)
+            while sequence < self._next and (left > 0 or not frames):
+                frame = self._memory[sequence]
+                frames.append(frame)
+                sequence += 1
+                left -= len(frame.body) + HEADER.size
+            return frames
+
+    def prune(self, sequence: int) -> None:
+        """Forget the frames below ``sequence``: the peer has them for good.
+
+        Files go when all of their frames are pruned. Lower than `first` does nothing.
+
+        Raises:
+            ValueError: ``sequence`` is above `next`.
+        """
+        with self._lock:
+            self._check_open()
+            if sequence > self._next:
+                raise ValueError(
+                    f"{self._directory}: told to forget frames below {sequence}, "
+                    f"but only {self._next} were written"
+                )
+            self._forget(sequence)
+
+    def rewind(self, sequence: int) -> None:
+        """Expect the frames from ``sequence`` on to be appended again, each the same.
+
+        Those from `first` on stay readable meanwhile. Not remembered over a restart.
+
+        Raises:
+            ValueError: ``sequence`` is above `next` or negative.
+        """
+        with self._lock:
+            self._check_open()
+            if not 0 <= sequence <= self._next:
+                raise ValueError(
+                    f"{self._directory}: cannot go back to {sequence}: {self._next} were written"
+                )
+            self._cursor = sequence
+
+    def cut(self, sequence: int) -> None:
+        """Drop the frames from ``sequence`` on, which were never sent, and go on from there.
+
+        Raises:
+            ValueError: ``sequence`` is above `next`, or below `first` (so the peer has it).
+        """
+        with self._lock:
+            self._check_open()
+            if not self._first <= sequence <= self._next:
+                raise ValueError(
+                    f"{self._directory}: cannot cut at {sequence}: "
+                    f"frames [{self._first}, {self._next}) are kept"
+                )
+            for number in range(max(sequence, self._next - len(self._memory)), self._next):
+                self._memory_held -= len(self._memory.pop(number).body) + _OVERHEAD
+            self._synced = min(self._synced, sequence)
+            self._write_marks(self._first)
+            while self._segments[-1].start > sequence:
+                dropped = self._segments.pop()
+                self._held -= dropped.size
+                self._discard(dropped)
+            last = self._segments[-1]
+            self._held -= last.size
+            last.truncate(sequence)
+            self._held += last.size
+            os.ftruncate(self._digest_fd, _DIGEST * sequence)
+            self._digest_block = (0, b"")
+            self._next = self._cursor = sequence
+
+    def sync(self) -> None:
+        """Return when everything appended so far would survive a power failure.
+
+        Other threads may append and read meanwhile.
+        """
+        with self._lock:
+            self._check_open()
+            reached, first = self._next, self._first
+            closed, self._unsynced = self._unsynced, []
+            fds = [os.dup(fd) for fd in (self._digest_fd, self._schema_fd, self._marks_fd)]
+            fds.append(os.dup(self._segments[-1].fileno()))
+            for segment in closed:
+                if segment.end > first:
+                    fds.append(os.open(segment.path, os.O_RDONLY))
+            fds.append(os.open(self._directory, os.O_RDONLY))
+        try:
+            for fd in fds:
+                os.fsync(fd)
+        except OSError as error:
+            raise self._failure(error) from error
+        finally:
+            for fd in fds:
+                os.close(fd)
+        with self._lock:
+            if not self._closed:
+                self._synced = min(reached, self._next)
+                self._write_marks(self._first)
+
+    def remove(self) -> None:
+        """Close the spool and delete its files, and the directory if nothing else is in it."""
+        with self._lock:
+            self._check_open()
+            for segment in reversed(self._segments):
+                self._discard(segment)
+            for name in ("digests", "schemas", "marks", "incarnation", "lock"):
+                (self._directory / name).unlink(missing_ok=True)
+            self._close()
+            if not any(self._directory.iterdir()):
+                self._directory.rmdir()
+
+    def close(self) -> None:
+        """Close the files; the frames stay. Twice is once."""
+        with self._lock:
+            if not self._closed:
+                self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        for segment in getattr(self, "_segments", []):
+            segment.close()
+        for fd in reversed(self._fds):  # the lock last
+            os.close(fd)
+        self._memory.clear()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError(f"{self._directory}: the spool is closed")
+
+    def _file(self, name: str) -> int:
+        fd = os.open(self._directory / name, os.O_RDWR | os.O_CREAT, 0o600)
+        self._fds.append(fd)
+        return fd
+
+    def _failure(self, error: OSError) -> OSError:
+        return OSError(error.errno, f"cannot keep frames: {error.strerror}", str(self._directory))
+
+    def _write(self, fd: int, data: bytes, position: int) -> None:
+        """Write all of ``data`` at ``position``, or nothing."""
+        try:
+            written = os.pwrite(fd, data, position)
+            while written < len(data):
+                written += os.pwrite(fd, data[written:], position + written)
+        except OSError as error:
+            os.ftruncate(fd, position)
+            raise self._failure(error) from error
+
+    # Opening
+
+    def _open_schemas(self) -> None:
+        data = (self._directory / "schemas").read_bytes()
+        position = 0
+        while position + _SCHEMA.size <= len(data):
+            number, length, check = _SCHEMA.unpack_from(data, position)
+            body = data[position + _SCHEMA.size : position + _SCHEMA.size + length]
+            if len(body) < length or zlib.crc32(body) != check:
+                break
+            self.schemas[number] = body
+            position += _SCHEMA.size + length
+        self._schema_size = position
+        os.ftruncate(self._schema_fd, position)
+
+    def _read_marks(self) -> int:
+        data = os.pread(self._marks_fd, _MARKS.size, 0)
+        if len(data) < _MARKS.size or zlib.crc32(data[:16]) != _MARKS.unpack(data)[2]:
+            return 0
+        pruned, self._synced, _ = _MARKS.unpack(data)
+        return int(pruned)
+
+    def _write_marks(self, pruned: int) -> None:
+        data = struct.pack("<QQ", pruned, self._synced)
+        os.pwrite(self._marks_fd, data + struct.pack("<I", zlib.crc32(data)), 0)
+
+    def _recover(self, paths: list[Path]) -> list[Segment]:
+        """Return the segments, cut at the first record that is not whole."""
+        starts = [int(path.name.removesuffix(SUFFIX)) for path in paths]
+        segments: list[Segment] = []
+        for i, (path, start) in enumerate(zip(paths, starts, strict=True)):
+            end = starts[i + 1] if i + 1 < len(starts) else None
+            segment = Segment(path, start, (end or start) - start, path.stat().st_size)
+            segments.append(segment)
+            if end is not None and end <= self._synced:
+                continue
+            whole = segment.recover()
+            if end is None or not whole or segment.end != end:
+                if not whole:
+                    os.truncate(path, segment.size)
+                for later in paths[i + 1 :]:
+                    later.unlink()
+                break
+            segment.forget_offsets()
+            self._unsynced.append(segment)
+        return segments
+
+    def _open_digests(self) -> None:
+        """Make the digests end where the frames do."""
+        count = os.fstat(self._digest_fd).st_size // _DIGEST
+        if count < self._segments[0].start:
+            raise SpoolDamaged(f"{self._directory}: digests of frames from {count} on are missing")
+        os.ftruncate(self._digest_fd, _DIGEST * min(count, self._next))
+        for segment in self._segments:
+            if segment.end > count:
+                missing = segment.digests(max(count, segment.start))
+                self._write(self._digest_fd, missing, _DIGEST * max(count, segment.start))
+
+    # Frames
+
+    def _digest(self, sequence: int) -> bytes:
+        start, block = self._digest_block
+        if not start <= sequence < start + len(block) // _DIGEST:
+            start = sequence
+            block = os.pread(self._digest_fd, _BLOCK * _DIGEST, _DIGEST * sequence)
+            self._digest_block = (start, block)
+        position = _DIGEST * (sequence - start)
+        return block[position : position + _DIGEST]
+
+    def _roll(self) -> Segment:
+        """Begin a new segment."""
+        created = Segment.create(self._directory, self._next)
+        last = self._segments[-1]
+        last.close()
+        self._unsynced.append(last)
+        self._keep_indexed(last)
+        self._segments.append(created)
+        return created
+
+    def _remember(self, frame: Data) -> None:
+        self._memory[frame.sequence] = frame
+        self._memory_held += len(frame.body) + _OVERHEAD
+        while self._memory_held > self._memory_limit:
+            oldest = self._memory.pop(self._next - len(self._memory))
+            self._memory_held -= len(oldest.body) + _OVERHEAD
+
+    def _forget(self, sequence: int) -> None:
+        if sequence <= self._first:
+            return
+        self._write_marks(sequence)
+        for number in range(self._next - len(self._memory), sequence):
+            self._memory_held -= len(self._memory.pop(number).body) + _OVERHEAD
+        segments = self._segments
+        if len(segments) > 1 and segments[0].end <= sequence:
+            os.fdatasync(self._digest_fd)  # from here on, nothing else knows these digests
+        while len(segments) > 1 and segments[0].end <= sequence:
+            dropped = segments.pop(0)
+            self._held -= dropped.size - self._first_offset
+            self._first_offset = 0
+            self._discard(dropped)
+        segment = segments[0]
+        offset = segment.offset(sequence)
+        self._keep_indexed(segment)
+        self._held -= offset - self._first_offset
+        self._first, self._first_offset = sequence, offset
+        if sequence == self._next and segment.size >= min(_REUSE, self._segment_size):
+            os.fdatasync(self._digest_fd)
+            segment.restart(self._directory)
+            self._first_offset = 0
+
+    def _segment_of(self, sequence: int) -> Segment:
+        return self._segments[bisect_right(self._segments, sequence, key=_start) - 1]
+
+    def _keep_indexed(self, segment: Segment) -> None:
+        """Keep the offsets of ``segment``, and those of few others."""
+        if segment is self._segments[-1]:
+            return
+        if segment in self._indexed:
+            self._indexed.remove(segment)
+        self._indexed.append(segment)
+        if len(self._indexed) > _INDEXED:
+            self._indexed.pop(0).forget_offsets()
+
+    def _discard(self, segment: Segment) -> None:
+        segment.close()
+        segment.path.unlink(missing_ok=True)
+        for kept in (self._indexed, self._unsynced):
+            if segment in kept:
+                kept.remove(segment)
+
+
+def _start(segment: Segment) -> int:
+    return segment.start
+
+
+def _locked(directory: Path) -> int:
+    """Return a descriptor that holds the lock of ``directory``."""
+    path = directory / "lock"
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise SpoolBusy(
+                error.errno, "another process has this spool open", str(directory)
+            ) from error
+        try:
+            if os.fstat(fd).st_ino == path.stat().st_ino:
+                return fd
+        except FileNotFoundError:
+            directory.mkdir(parents=True, exist_ok=True)
+        os.close(fd)  # the file was removed between opening and locking
+
+
+def _read_incarnation(directory: Path) -> int | None:
+    try:
+        text = (directory / "incarnation").read_text()
+    except FileNotFoundError:
+        return None
+    if not text.strip().isdecimal():
+        raise SpoolDamaged(f"{directory / 'incarnation'}: not a number")
+    return int(text)
+
+
+def _write_incarnation(directory: Path, number: int) -> None:
+    written = directory / "incarnation.new"
+    with written.open("w") as file:
+        file.write(f"{number}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    written.rename(directory / "incarnation")
