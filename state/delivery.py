@@ -71,7 +71,7 @@ class Log(Protocol):
 
     @property
     def next(self) -> int:
-        """One more than the newest frame."""
+        """One more than the newest frame ever written, which a restart does not take back."""
 
     @property
     def schemas(self) -> Mapping[int, bytes]:
@@ -91,15 +91,12 @@ class Outbox:
         log: Where the flow appends frames; only read and pruned here.
         channel: The receiver's name for what the link carries.
         part: Tells several links of one sender to one channel apart.
-        written: One more than the last frame that the log ever held. A flow that resumes appends
-            again from further back.
     """
 
-    def __init__(self, log: Log, channel: str, part: str = "", *, written: int = 0) -> None:
+    def __init__(self, log: Log, channel: str, part: str = "") -> None:
         self._log = log
         self._channel = channel
         self._part = part
-        self._written = written
         self._released = 0
         self._count: int | None = None
         self._told_end = False
@@ -139,14 +136,7 @@ class Outbox:
         """Begin a new connection with the frame that is returned."""
         self.disconnect()
         log = self._log
-        return Hello(
-            VERSION,
-            self._channel,
-            self._part,
-            log.incarnation,
-            log.first,
-            max(log.first, log.next),
-        )
+        return Hello(VERSION, self._channel, self._part, log.incarnation, log.first, log.next)
 
     def disconnect(self) -> None:
         """Forget the connection."""
@@ -176,11 +166,10 @@ class Outbox:
     def _welcomed(self, frame: Welcome) -> None:
         if self._cursor is not None:
             raise LinkError("a receiver sent a second Welcome")
-        written = max(self._written, self._log.next)
-        if frame.next > written:
+        if frame.next > self._log.next:
             raise LinkError(
                 f"the receiver of {self._channel!r} has {frame.next} frames of a log that only "
-                f"ever held {written}: the sender's spool was lost or rolled back"
+                f"ever held {self._log.next}: the sender's spool was lost or rolled back"
             )
         if frame.next < self._log.first:
             raise LinkError(

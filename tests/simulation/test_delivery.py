@@ -26,14 +26,14 @@ class Disk:
 
     @property
     def next(self) -> int:
-        return self.at
+        return len(self.frames)
 
     def read(self, sequence: int, limit: int) -> list[Data]:
         assert sequence >= self.first, "a pruned frame was read"
-        return self.frames[sequence : min(self.at, sequence + max(1, limit // 40))]
+        return self.frames[sequence : sequence + max(1, limit // 40)]
 
     def prune(self, sequence: int) -> None:
-        assert sequence <= self.at
+        assert sequence <= self.next
         self.first = max(self.first, sequence)
 
     def append(self, body: bytes) -> None:
@@ -53,7 +53,7 @@ class Sender:
         self.durable = self.snapshotted = durable
         if hold:
             del disk.frames[max(durable, released) :]
-        self.outbox = Outbox(disk, "c", written=len(disk.frames))
+        self.outbox = Outbox(disk, "c")
         disk.at = durable
         self.outbox.release(max(durable, released) if hold else 1 << 60)
 
