@@ -27,8 +27,10 @@ class SpoolDamaged(ValueError):
 
 
 def digest(kind: int, schema: int, body: bytes) -> bytes:
-    """Return eight bytes of BLAKE2b that tell one frame from another."""
-    return hashlib.blake2b(body, digest_size=8, person=_MARKED.pack(kind, schema)).digest()
+    """Return eight bytes of SHA-256, the fastest hash here, that tell one frame from another."""
+    state = hashlib.sha256(_MARKED.pack(kind, schema), usedforsecurity=False)
+    state.update(body)
+    return state.digest()[:8]
 
 
 class Segment:
