@@ -1,0 +1,496 @@
+import random
+import struct
+import tracemalloc
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from state.frames import (
+    MAX_CONTROL,
+    MAX_MESSAGE,
+    MAX_SCHEMAS,
+    Ack,
+    Control,
+    Data,
+    Decoder,
+    End,
+    Ended,
+    Frame,
+    FrameError,
+    Hello,
+    ItemDecoder,
+    ItemEncoder,
+    Kind,
+    Refuse,
+    Schema,
+    Welcome,
+    encode,
+)
+
+COUNTS = st.integers(0, 2**63 - 1)
+NAMES = st.text(min_size=1, max_size=20)
+CONTROLS: st.SearchStrategy[Control] = st.one_of(
+    st.builds(
+        lambda channel, part, low, more: Hello(1, channel, part, 2**62, low, low + more),
+        NAMES,
+        NAMES,
+        st.integers(0, 2**40),
+        st.integers(0, 2**40),
+    ),
+    st.builds(Welcome, COUNTS, COUNTS),
+    st.builds(Ack, COUNTS, COUNTS),
+    st.builds(End, COUNTS),
+    st.just(Ended()),
+    st.builds(Refuse, st.text(max_size=1000)),
+)
+BODIES = st.one_of(st.binary(max_size=60), st.integers(1000, 9000).map(bytes))
+DATA = st.builds(
+    lambda sequence, kind, schema, body: Data(
+        sequence, kind, schema if kind == Kind.BATCH else 0, body
+    ),
+    st.integers(0, 2**64 - 1),
+    st.sampled_from([Kind.BATCH, Kind.TABLE, Kind.BYTES, Kind.MESSAGE]),
+    st.integers(1, 2**32 - 1),
+    BODIES,
+)
+FRAMES: st.SearchStrategy[Frame] = st.one_of(
+    DATA, CONTROLS, st.builds(Schema, st.integers(1, 2**32 - 1), BODIES)
+)
+
+FLAT = st.sampled_from(
+    [
+        pa.null(),
+        pa.bool_(),
+        pa.int8(),
+        pa.uint64(),
+        pa.float32(),
+        pa.float64(),
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.binary(),
+        pa.binary_view(),
+        pa.binary(3),
+        pa.date32(),
+        pa.timestamp("us", tz="UTC"),
+        pa.duration("ns"),
+        pa.decimal128(25, 2),
+        pa.dictionary(pa.int32(), pa.string()),
+        pa.dictionary(pa.int8(), pa.int64()),
+    ]
+)
+TYPES = st.recursive(
+    FLAT,
+    lambda inner: st.one_of(
+        inner.map(pa.list_),
+        inner.map(pa.large_list),
+        inner.map(lambda kind: pa.list_(kind, 2)),
+        inner.map(lambda kind: pa.map_(pa.string(), kind)),
+        st.lists(inner, min_size=1, max_size=3).map(
+            lambda kinds: pa.struct([(f"part {i}", kind) for i, kind in enumerate(kinds)])
+        ),
+    ),
+    max_leaves=4,
+)
+
+
+def column(kind: pa.DataType, rows: int, rng: random.Random) -> pa.Array:
+    """A column of any type, a fifth of it null, from a seed."""
+    mask = np.array([rng.random() < 0.2 for _ in range(rows)], dtype=bool)
+    if pa.types.is_null(kind):
+        return pa.nulls(rows)
+    if pa.types.is_struct(kind):
+        parts = [column(kind.field(i).type, rows, rng) for i in range(kind.num_fields)]
+        return pa.StructArray.from_arrays(parts, fields=list(kind), mask=pa.array(mask))
+    if pa.types.is_fixed_size_list(kind):
+        values = column(kind.value_type, rows * kind.list_size, rng)
+        return pa.FixedSizeListArray.from_arrays(values, type=kind, mask=pa.array(mask))
+    if pa.types.is_map(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        ends = np.cumsum([0, *(rng.randrange(4) for _ in range(rows))])
+        offsets = pa.array(ends, pa.int64() if pa.types.is_large_list(kind) else pa.int32())
+        if pa.types.is_map(kind):
+            keys = pa.array([str(i) for i in range(ends[-1])], pa.string())
+            items = column(kind.item_type, int(ends[-1]), rng)
+            return pa.MapArray.from_arrays(offsets, keys, items, type=kind)
+        array = pa.LargeListArray if pa.types.is_large_list(kind) else pa.ListArray
+        values = column(kind.value_type, int(ends[-1]), rng)
+        return array.from_arrays(offsets, values, type=kind, mask=pa.array(mask))
+    if pa.types.is_dictionary(kind):
+        values = pa.array([3, 1, 2], pa.int64()).cast(kind.value_type)
+        indices = pa.array([rng.randrange(3) for _ in range(rows)], kind.index_type, mask=mask)
+        return pa.DictionaryArray.from_arrays(indices, values)
+    if pa.types.is_fixed_size_binary(kind) and not pa.types.is_decimal(kind):
+        return pa.array([None if hidden else b"xyz" for hidden in mask], kind)
+    numbers = pa.array([rng.randrange(100) for _ in range(rows)], pa.int64(), mask=mask)
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        long = [None if hidden else "long enough for a buffer " * 2 for hidden in mask]
+        return pa.array(long, pa.string()).cast(kind)
+    if pa.types.is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return numbers.cast(pa.string()).cast(kind)
+    if pa.types.is_date32(kind):
+        return numbers.cast(pa.int32()).cast(kind)
+    return numbers.cast(kind)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> pa.RecordBatch:
+    kinds = draw(st.lists(TYPES, max_size=4))
+    rows = draw(st.integers(0, 20))
+    rng = random.Random(draw(st.integers(0, 2**32)))
+    columns = [column(kind, rows, rng) for kind in kinds]
+    batch = pa.record_batch(columns, names=[f"column {i}" for i in range(len(kinds))])
+    start = draw(st.integers(0, rows))
+    return batch.slice(start, draw(st.integers(0, rows - start)))
+
+
+def sent(encoder: ItemEncoder, decoder: ItemDecoder, item: object) -> object:
+    """What arrives when ``item`` crosses a stream."""
+    kind, schema, body = encoder.encode(item)
+    wire = encode(Schema(schema, encoder.schemas[schema])) if schema else b""
+    wire += encode(Data(5, kind, schema, body))
+    *schemas, data = Decoder().feed(wire)
+    for frame in schemas:
+        assert isinstance(frame, Schema)
+        decoder.add_schema(frame)
+    assert isinstance(data, Data)
+    return decoder.decode(data)
+
+
+def framed(batch: pa.RecordBatch) -> tuple[ItemDecoder, Data]:
+    """A batch on the wire, and a decoder that knows its schema."""
+    encoder, decoder = ItemEncoder(), ItemDecoder()
+    kind, schema, body = encoder.encode(batch)
+    if schema:
+        decoder.add_schema(Schema(schema, encoder.schemas[schema]))
+    return decoder, Data(0, kind, schema, body)
+
+
+def feed_all(decoder: Decoder, wire: bytes, chunk: int) -> list[Frame]:
+    starts = range(0, len(wire), chunk)
+    return [frame for start in starts for frame in decoder.feed(wire[start : start + chunk])]
+
+
+# The stream of frames
+
+
+@given(st.lists(FRAMES, max_size=8), st.data())
+def test_any_chunking_gives_the_same_frames(frames: list[Frame], data: st.DataObject) -> None:
+    wire = b"".join(map(encode, frames))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=12)))
+    decoder = Decoder()
+    found: list[Frame] = []
+    for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
+        found += decoder.feed(wire[start:end])
+    assert found == frames
+    assert decoder.pending == 0
+    decoder.finish()
+
+
+def test_byte_by_byte() -> None:
+    frames: list[Frame] = [
+        Hello(1, "c", "p", 9, 0, 3),
+        Schema(1, b"s" * 2000),
+        Data(0, Kind.BATCH, 1, b""),
+        Data(1, Kind.BYTES, 0, b""),
+        Data(2, Kind.MESSAGE, 0, b"m" * 3000),
+    ]
+    decoder = Decoder()
+    wire = b"".join(map(encode, frames))
+    assert feed_all(decoder, wire, 1) == frames
+
+
+@given(FRAMES, st.data())
+def test_a_stream_that_ends_inside_a_frame(frame: Frame, data: st.DataObject) -> None:
+    wire = encode(frame)
+    size = data.draw(st.integers(1, len(wire) - 1))
+    decoder = Decoder()
+    assert decoder.feed(wire[:size]) == []
+    assert decoder.pending == size
+    with pytest.raises(FrameError, match=f"inside a frame, after {size} bytes"):
+        decoder.finish()
+
+
+@pytest.mark.parametrize(
+    ("wire", "reason"),
+    [
+        (struct.pack("<IB", 100, 9), "unknown kind of frame 9"),
+        (struct.pack("<IB", 0, 1), "CONTROL frame of 0 bytes is too short"),
+        (struct.pack("<IB", 8, 5), "BYTES frame of 8 bytes is too short"),
+        (struct.pack("<IB", 12, 3), "BATCH frame of 12 bytes is too short"),
+        (struct.pack("<IB", 101, 5), "BYTES frame of 101 bytes; at most 100"),
+        (struct.pack("<IB", 2**32 - 1, 3), "BATCH frame of 4294967295 bytes; at most 100"),
+        (struct.pack("<IBQI", 13, 3, 7, 0), "batch 7 names no schema"),
+        (struct.pack("<IBI", 5, 2, 0), "schema's id is 0"),
+        (struct.pack("<IB", 2, 1) + b"\xc1", "malformed control frame"),
+        (b"GET / HTTP/1.1\r\n", "unknown kind of frame 47"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_malformed_frames(wire: bytes, reason: str, chunk: int) -> None:
+    decoder = Decoder(max_frame=100)
+    with pytest.raises(FrameError, match=reason):
+        feed_all(decoder, wire, chunk)
+    assert decoder.pending == 0
+    with pytest.raises(FrameError, match=reason):
+        decoder.feed(encode(Ended()))
+    with pytest.raises(FrameError, match=reason):
+        decoder.finish()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "Ack", "durable": -1, "credit": 0},
+        {"type": "Ack", "durable": 2**63, "credit": 0},
+        {"type": "Ack", "durable": 0},
+        {"type": "Ack", "durable": 0, "credit": 0, "more": 0},
+        {"type": "Ack", "durable": 0.5, "credit": 0},
+        {"type": "Nack", "durable": 0, "credit": 0},
+        {"type": "Refuse", "reason": "x" * 1001},
+        {
+            "type": "Hello",
+            "version": 1,
+            "channel": "",
+            "part": "p",
+            "incarnation": 0,
+            "first": 0,
+            "next": 0,
+        },
+        {
+            "type": "Hello",
+            "version": 1,
+            "channel": "c",
+            "part": "p",
+            "incarnation": 0,
+            "first": 2,
+            "next": 1,
+        },
+    ],
+)
+def test_control_fields_have_limits(fields: dict[str, object]) -> None:
+    body = msgspec.msgpack.encode(fields)
+    with pytest.raises(FrameError, match="malformed control frame"):
+        Decoder().feed(struct.pack("<IB", len(body) + 1, 1) + body)
+
+
+def test_a_large_control_frame_is_refused_by_its_head() -> None:
+    with pytest.raises(FrameError, match=f"at most {MAX_CONTROL}"):
+        Decoder().feed(struct.pack("<IB", MAX_CONTROL + 1, 1))
+
+
+@pytest.mark.parametrize(
+    "frame", [Data(-1, Kind.BYTES, 0, b""), Data(0, Kind.CONTROL, 0, b""), Schema(2**32, b"")]
+)
+def test_frames_that_cannot_be_written(frame: Frame) -> None:
+    with pytest.raises(FrameError):
+        encode(frame)
+
+
+def test_small_pieces_of_a_large_frame_do_not_multiply_in_memory() -> None:
+    body = bytes(1 << 16)
+    wire = encode(Data(0, Kind.BYTES, 0, body))
+    decoder = Decoder()
+    tracemalloc.start()
+    for start in range(0, len(wire) - 8, 2):
+        decoder.feed(wire[start : start + 2])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert decoder.pending > len(body) - 16
+    assert held < 2 * len(body)
+
+
+# Items
+
+
+@settings(max_examples=150, deadline=None)
+@given(batches())
+def test_batches_arrive_as_they_were(batch: pa.RecordBatch) -> None:
+    received = sent(ItemEncoder(), ItemDecoder(schema=batch.schema), batch)
+    assert isinstance(received, pa.RecordBatch)
+    assert received.schema.equals(batch.schema, check_metadata=True)
+    assert received.equals(batch)
+
+
+MESSAGES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.text(), st.binary())
+    | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(MESSAGES)
+def test_messages_and_bytes_arrive_as_they_were(item: object) -> None:
+    assert sent(ItemEncoder(), ItemDecoder(), item) == item
+
+
+class Vote(msgspec.Struct, frozen=True):
+    slot: int
+    value: str
+
+
+def test_messages_of_a_type() -> None:
+    assert sent(ItemEncoder(), ItemDecoder(Vote), Vote(1, "x")) == Vote(1, "x")
+    assert sent(ItemEncoder(), ItemDecoder(), Vote(1, "x")) == {"slot": 1, "value": "x"}
+    with pytest.raises(FrameError, match=r"item 5 \(MESSAGE\): Expected `int`, got `str`"):
+        sent(ItemEncoder(), ItemDecoder(Vote), {"slot": "1", "value": "x"})
+
+
+@pytest.mark.parametrize(
+    "item", [bytearray(b"abc"), memoryview(b"abc"), memoryview(b"aabbcc")[::2]]
+)
+def test_bytes_like_items_arrive_as_bytes(item: object) -> None:
+    assert sent(ItemEncoder(), ItemDecoder(), item) == b"abc"
+
+
+def test_one_id_for_each_distinct_schema() -> None:
+    encoder = ItemEncoder()
+    ids = [
+        encoder.encode(pa.record_batch({name: pa.array([1], kind)}))[1]
+        for name, kind in [("x", pa.int8()), ("x", pa.int16()), ("y", pa.int8()), ("x", pa.int8())]
+    ]
+    assert ids == [1, 2, 3, 1]
+    marked = pa.record_batch({"x": pa.array([1], pa.int8())}).replace_schema_metadata({"k": "v"})
+    assert encoder.encode(marked)[1] == 4
+    again = ItemEncoder(schemas=encoder.schemas)
+    assert again.encode(marked)[1] == 4
+    assert again.encode(pa.record_batch({"z": [1]}))[1] == 5
+
+
+def test_slices_are_sent_without_what_they_hide() -> None:
+    batch = pa.record_batch({"x": np.arange(100_000), "s": ["long text"] * 100_000})
+    assert len(ItemEncoder().encode(batch.slice(50_000, 10))[2]) < 1000
+
+
+def test_a_dictionary_column_travels_with_its_values() -> None:
+    batch = pa.record_batch({"d": pa.array(["a", "b", "a", None]).dictionary_encode()})
+    kind, schema, _ = ItemEncoder().encode(batch)
+    assert (kind, schema) == (Kind.TABLE, 0)
+    nested = pa.record_batch({"l": pa.ListArray.from_arrays([0, 2, 4], batch.column(0))})
+    assert ItemEncoder().encode(nested)[0] == Kind.TABLE
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        (pa.table({"x": [1]}), r"to_batches\(\)"),
+        (object(), "a object is not sent"),
+        ({1j: 1}, "a dict is not sent"),
+        (2**70, "a int is not sent"),
+        (
+            pa.record_batch({"x": pa.array([b"0" * 16], pa.uuid())}),
+            "cast the column to its storage",
+        ),
+        (
+            pa.record_batch({"x": pa.RunEndEncodedArray.from_arrays([2], ["x"])}),
+            "unions and run-end encoding",
+        ),
+        (
+            pa.record_batch(
+                {"x": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.nulls(1)])}
+            ),
+            "unions and run-end encoding",
+        ),
+        (pa.record_batch({"x": pa.array([[1]], pa.list_view(pa.int8()))}), "to a list"),
+        (
+            pa.record_batch({"x": pa.DictionaryArray.from_arrays([0], pa.array([[1]]))}),
+            "dictionaries of nested values",
+        ),
+    ],
+)
+def test_items_that_are_not_sent(item: object, reason: str) -> None:
+    with pytest.raises(TypeError, match=reason):
+        ItemEncoder().encode(item)
+
+
+def test_items_that_nest_without_end() -> None:
+    loop: list[object] = []
+    loop.append(loop)
+    with pytest.raises(TypeError, match="a list is not sent"):
+        ItemEncoder().encode(loop)
+    deep = pa.array([1])
+    for _ in range(20):
+        deep = pa.ListArray.from_arrays([0, 1], deep)
+    with pytest.raises(TypeError, match="16 levels"):
+        ItemEncoder().encode(pa.record_batch({"x": deep}))
+
+
+def test_items_have_a_size_limit() -> None:
+    encoder = ItemEncoder(max_frame=1000)
+    assert len(encoder.encode(bytes(987))[2]) == 987
+    for item in (bytes(988), "x" * 1000, pa.record_batch({"x": np.arange(200)})):
+        with pytest.raises(FrameError, match="too large"):
+            encoder.encode(item)
+    with pytest.raises(FrameError, match=f"frame of {MAX_MESSAGE}"):
+        ItemEncoder().encode("x" * MAX_MESSAGE)
+
+
+def test_a_stream_has_a_limit_of_schemas() -> None:
+    encoder, decoder = ItemEncoder(), ItemDecoder()
+    for i in range(MAX_SCHEMAS):
+        encoder.encode(pa.record_batch({f"x{i}": [1]}))
+    for identity, body in encoder.schemas.items():
+        decoder.add_schema(Schema(identity, body))
+    with pytest.raises(FrameError, match="more than 1024"):
+        encoder.encode(pa.record_batch({"more": [1]}))
+    with pytest.raises(FrameError, match="more than 1024"):
+        decoder.add_schema(Schema(MAX_SCHEMAS + 1, encoder.schemas[1]))
+
+
+# What a receiver asks for
+
+
+def test_schemas_come_before_their_batches_and_never_change() -> None:
+    encoder, decoder = ItemEncoder(), ItemDecoder()
+    encoder.encode(pa.record_batch({"x": [1]}))
+    kind, schema, body = encoder.encode(pa.record_batch({"y": ["a"]}))
+    with pytest.raises(FrameError, match="names schema 2, which never came"):
+        decoder.decode(Data(0, kind, schema, body))
+    decoder.add_schema(Schema(2, encoder.schemas[2]))
+    decoder.add_schema(Schema(2, encoder.schemas[2]))
+    assert decoder.decode(Data(0, kind, schema, body)).to_pydict() == {"y": ["a"]}
+    with pytest.raises(FrameError, match="schema 2 comes again and differs"):
+        decoder.add_schema(Schema(2, encoder.schemas[1]))
+
+
+ASKED = pa.schema([pa.field("time", pa.int64()), pa.field("price", pa.float64(), nullable=False)])
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (ASKED.remove(1), r"column 1, 'price' \(double, not null\), is missing"),
+        (ASKED.append(pa.field("size", pa.int8())), r"column 2, 'size' \(int8\), is one too many"),
+        (ASKED.set(0, pa.field("when", pa.int64())), r"column 0 is 'when' \(int64\), not 'time'"),
+        (ASKED.set(0, pa.field("time", pa.int32())), r"'time' \(int32\), not 'time' \(int64\)"),
+        (ASKED.set(1, pa.field("price", pa.float64())), r"\(double\), not .* not null"),
+    ],
+)
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_batches_of_another_schema(found: pa.Schema, reason: str, dictionary: bool) -> None:
+    asked = ASKED
+    if dictionary:
+        extra = pa.field("kind", pa.dictionary(pa.int8(), pa.string()))
+        asked, found = asked.append(extra), found.append(extra)
+        if len(found) != len(asked):
+            reason = "column"
+    batch = found.empty_table().to_batches()
+    one = batch[0] if batch else pa.RecordBatch.from_pylist([], schema=found)
+    with pytest.raises(FrameError, match=reason):
+        sent(ItemEncoder(), ItemDecoder(schema=asked), one)
+
+
+def test_metadata_does_not_make_another_schema() -> None:
+    batch = pa.RecordBatch.from_pylist([], schema=ASKED.with_metadata({"k": "v"}))
+    assert sent(ItemEncoder(), ItemDecoder(schema=ASKED), batch) == batch
+
+
+def test_a_column_that_may_not_have_nulls() -> None:
+    schema = pa.schema([pa.field("x", pa.int64(), nullable=False)])
+    batch = pa.RecordBatch.from_arrays([pa.array([1, None])], schema=schema)
+    with pytest.raises(FrameError, match="column 'x' has nulls and may not"):
+        sent(ItemEncoder(), ItemDecoder(), batch)
