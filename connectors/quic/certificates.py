@@ -253,8 +253,10 @@ def _addresses(path: Path) -> list[x509.GeneralName]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except FileNotFoundError:
         return []
-    except (ValueError, x509.ExtensionNotFound) as error:
-        raise CertificateError(f"{path}: cannot be renewed: {error}") from None
+    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.ExtensionNotFound):
+        raise CertificateError(
+            f"{path} is damaged: it cannot be renewed, only removed and made anew"
+        ) from None
     return list(names.value)[1:]
 
 
