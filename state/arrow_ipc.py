@@ -38,6 +38,8 @@ _TIMESTAMP = 10  # of `Type` in Schema.fbs, like the next
 _REFUSED = {14: "union", 22: "run-end encoded", 25: "list view", 26: "large list view"}
 _NESTED = {12, 13, 16, 17, 21}  # list, struct, fixed-size list, map, large list
 
+_MALFORMED = (struct.error, IndexError, pa.ArrowException, OSError, MemoryError, StopIteration)
+
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _I32 = struct.Struct("<i")
@@ -89,7 +91,7 @@ def read_schema(body: bytes) -> pa.Schema:
         (message,) = _messages(body)
         _check_schema(message)
         return pa.ipc.read_schema(pa.py_buffer(body))
-    except (struct.error, pa.ArrowException, OSError, MemoryError) as error:
+    except _MALFORMED as error:
         raise ValueError(_reason(error)) from error
 
 
@@ -108,7 +110,7 @@ def read_batch(body: bytes, schema: pa.Schema, *, expansion: int = MAX_EXPANSION
             raise ValueError("not a record-batch message")
         _check_batch(message, message.header)
         return _checked(pa.ipc.read_record_batch(pa.py_buffer(body), schema), expansion)
-    except (struct.error, pa.ArrowException, OSError, MemoryError) as error:
+    except _MALFORMED as error:
         raise ValueError(_reason(error)) from error
 
 
@@ -141,7 +143,7 @@ def read_stream(body: bytes, *, expansion: int = MAX_EXPANSION) -> pa.RecordBatc
         _check_batch(batch, batch.header)
         with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
             return _checked(reader.read_next_batch(), expansion)
-    except (struct.error, pa.ArrowException, OSError, MemoryError, StopIteration) as error:
+    except _MALFORMED as error:
         raise ValueError(_reason(error)) from error
 
 
@@ -411,6 +413,6 @@ def _lengths(column: pa.Array) -> pa.Array:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, struct.error):
+    if isinstance(error, struct.error | IndexError):
         return "the metadata points outside itself"
     return str(error) or type(error).__name__
