@@ -34,6 +34,7 @@ from typing import Self
 
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from aioquic.tls import AlertBadCertificate, Certificate
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
@@ -262,7 +263,8 @@ def request_client_certificate(connection: QuicConnection) -> None:
 
     aioquic then requires a proof of its key if the client sends one, and nothing more. There is no
     public way to ask; the flag is that of aioquic's own tests, on a TLS context that exists only
-    from the first packet on.
+    from the first packet on. A certificate of an unknown X.509 version, which aioquic would let
+    escape into the event loop as an error, ends the handshake as unreadable ones do.
 
     Raises:
         ValueError: the connection is a client's, or its handshake has begun.
@@ -275,7 +277,17 @@ def request_client_certificate(connection: QuicConnection) -> None:
 
     def initialize_and_ask(peer_cid: bytes) -> None:
         initialize(peer_cid)
-        connection.tls._request_client_certificate = True
+        tls = connection.tls
+        tls._request_client_certificate = True
+        take = tls._set_peer_certificate
+
+        def take_or_refuse(certificate: Certificate) -> None:
+            try:
+                take(certificate)
+            except x509.InvalidVersion as error:
+                raise AlertBadCertificate("Certificate has an unknown version") from error
+
+        tls._set_peer_certificate = take_or_refuse  # type: ignore[method-assign]
 
     connection._initialize = initialize_and_ask  # type: ignore[method-assign]
 

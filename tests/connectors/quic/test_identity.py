@@ -381,6 +381,34 @@ class TestClientsRefused:
             keys, showing(Identity.load(keys, "leaf-1"), forged), "the certificate names no node"
         )
 
+    @pytest.mark.parametrize(
+        ("found", "put", "reason"),
+        [
+            ("300a06082a8648ce3d040302", "3000", "Certificate could not be parsed"),
+            ("a003020102", "a003020103", "Certificate has an unknown version"),
+            ("06082a8648ce3d030107", "06082a8648ce3d030109", "unsupported key type"),
+            ("0603551d11", "0603551d13", "the certificate names no node"),  # an extension twice
+        ],
+    )
+    def test_with_an_unreadable_certificate(
+        self, keys: Path, found: str, put: str, reason: str
+    ) -> None:
+        leaf = Identity.load(keys, "leaf-1")
+        configuration = leaf.client_configuration(server_name="root", alpn=ALPN)
+        encoded: bytes = configuration.certificate.public_bytes(Encoding.DER)
+        assert bytes.fromhex(found) in encoded
+
+        class Damaged:
+            def public_bytes(self, encoding: Encoding) -> bytes:
+                return encoded.replace(bytes.fromhex(found), bytes.fromhex(put))
+
+        configuration.certificate = Damaged()
+        first, second = asyncio.run(meet(Identity.load(keys, "root"), [configuration, leaf]))
+        assert first.ended is not None
+        assert first.ended[0] > 0
+        assert reason in first.ended[1]
+        assert second.at_server == [PeerCertificate("leaf-1", leaf.not_after)]
+
     def test_whose_second_name_is_on_the_list(self, keys: Path) -> None:
         authority = read_pair(keys / "ca.crt", keys / "ca.key")
         forged = forge(authority, "leaf-9", "leaf-1")
