@@ -137,6 +137,7 @@ class Spool:
         self._open_digests()
         self._first, self._first_offset = self._segments[0].start, 0
         self._held = sum(part.size for part in self._segments)
+        self._write_marks(0)  # takes its disk block now: pruning must work when the disk is full
         self._forget(min(pruned, self._next))
 
     @property
@@ -202,20 +203,13 @@ class Spool:
                 return sequence
             if schema and schema not in self.schemas:
                 raise ValueError(f"schema {schema} is used before it was added")
-            segment = self._segments[-1]
             try:
-                if segment.size >= self._segment_size:
-                    segment = self._roll()
-                self._held += segment.append(kind, schema, body, mark)
-            except OSError as error:
-                raise self._failure(error) from error
-            try:
-                self._write(self._digest_fd, mark, _DIGEST * sequence)
+                self._append(kind, schema, body, mark)
             except OSError:
-                size = segment.size
-                segment.truncate(sequence)
-                self._held -= size - segment.size
-                raise
+                if self._first < self._next or not self._segments[-1].size:
+                    raise
+                self._reuse()  # the disk is full, and the last file has only pruned frames
+                self._append(kind, schema, body, mark)
             self._next = self._cursor = sequence + 1
             self._remember(Data(sequence, kind, schema, body))
             return sequence
@@ -458,6 +452,28 @@ class Spool:
         position = _DIGEST * (sequence - start)
         return block[position : position + _DIGEST]
 
+    def _append(self, kind: Kind, schema: int, body: bytes, mark: bytes) -> None:
+        """Write a frame and its digest, or neither."""
+        segment = self._segments[-1]
+        try:
+            if segment.size >= self._segment_size:
+                segment = self._roll()
+            size = segment.append(kind, schema, body, mark)
+        except OSError as error:
+            raise self._failure(error) from error
+        try:
+            self._write(self._digest_fd, mark, _DIGEST * self._next)
+        except OSError:
+            segment.truncate(self._next)
+            raise
+        self._held += size
+
+    def _reuse(self) -> None:
+        """Empty the last file, whose frames are all pruned."""
+        os.fdatasync(self._digest_fd)
+        self._segments[-1].restart(self._directory)
+        self._first_offset = 0
+
     def _roll(self) -> Segment:
         """Begin a new segment."""
         created = Segment.create(self._directory, self._next)
@@ -495,9 +511,7 @@ class Spool:
         self._held -= offset - self._first_offset
         self._first, self._first_offset = sequence, offset
         if sequence == self._next and segment.size >= min(_REUSE, self._segment_size):
-            os.fdatasync(self._digest_fd)
-            segment.restart(self._directory)
-            self._first_offset = 0
+            self._reuse()
 
     def _segment_of(self, sequence: int) -> Segment:
         return self._segments[bisect_right(self._segments, sequence, key=_start) - 1]
