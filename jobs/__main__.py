@@ -4,6 +4,7 @@ python -m jobs                  the jobs
 python -m jobs describe market  its settings
 python -m jobs show market      its graph, as Mermaid text
 python -m jobs report DIR       render a market run's report again
+python -m jobs keys DIR NAME    make or renew the keys of nodes that are linked by QUIC
 """
 
 from __future__ import annotations
@@ -40,6 +41,23 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("job", choices=sorted(_SETTINGS))
     report = commands.add_parser("report", help="render the report of a market run again")
     report.add_argument("directory", type=Path)
+    keys = commands.add_parser(
+        "keys",
+        help="make or renew the keys of nodes that are linked by QUIC",
+        description="Make a certificate authority in DIR if there is none, and the keys of nodes.",
+    )
+    keys.add_argument("directory", type=Path, metavar="DIR", help="where ca.crt and ca.key are")
+    keys.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="a node (default: renew all that are there, or else make one called like this host)",
+    )
+    keys.add_argument(
+        "--address", action="append", help="a further DNS name or IP address of the one node named"
+    )
+    keys.add_argument("--days", type=float, help="lifetime of the nodes' certificates (default 14)")
+    keys.add_argument("--ca-days", type=float, help="lifetime of a new authority (default 1825)")
     chosen = parser.parse_args(arguments)
     if chosen.command == "describe":
         _describe(chosen.job)
@@ -47,6 +65,16 @@ def main(arguments: list[str] | None = None) -> int:
         _show(chosen.job)
     elif chosen.command == "report":
         return _report(chosen.directory)
+    elif chosen.command == "keys":
+        from jobs.keys import run
+
+        return run(
+            chosen.directory,
+            chosen.names,
+            addresses=chosen.address,
+            days=chosen.days,
+            ca_days=chosen.ca_days,
+        )
     else:
         _list()
     return 0

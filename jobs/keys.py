@@ -1,0 +1,102 @@
+"""Make the keys of a cluster whose nodes are linked by QUIC, and renew them.
+
+python -m jobs keys DIR root leaf-1 leaf-2   the authority, if there is none, and these nodes
+python -m jobs keys DIR                      renew the nodes that are there
+
+Each node needs ``ca.crt`` and its own ``NAME.pem``, which it reads again for each connection: a
+renewed file may be copied over the old one (under another name and renamed) while the node runs.
+``ca.key`` stays where certificates are made.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from connectors.quic.certificates import (
+    AUTHORITY_LIFETIME,
+    NODE_LIFETIME,
+    CertificateError,
+    Issued,
+    authority_certificate,
+    make_authority,
+    make_node,
+    node_name,
+    node_names,
+)
+
+
+def make_keys(
+    directory: Path,
+    names: Sequence[str] = (),
+    *,
+    addresses: Sequence[str] | None = None,
+    days: float | None = None,
+    ca_days: float | None = None,
+) -> list[Issued]:
+    """Make the authority if there is none, and make or renew nodes; return what was written.
+
+    Args:
+        directory: Where the files go; created if missing.
+        names: The nodes. By default all that have a file, or else one called like this host.
+        addresses: Further names and IP addresses of the one node named.
+        days: How long the nodes' certificates are valid; 14 by default.
+        ca_days: How long a new authority is valid; 1825 by default.
+
+    Raises:
+        CertificateError: a name, an address or a number of days cannot be used, or the files that
+            are there cannot; before anything is written if the arguments show it.
+        OSError: a file cannot be read or written.
+    """
+    chosen = [node_name(name) for name in dict.fromkeys(names)]
+    if addresses and len(chosen) != 1:
+        raise CertificateError("addresses belong to one node: name it, and no other")
+    chosen = chosen or node_names(directory) or [_host()]
+    lifetime = NODE_LIFETIME if days is None else _days(days)
+    found = authority_certificate(directory)
+    written = []
+    if not found.exists():
+        authority = AUTHORITY_LIFETIME if ca_days is None else _days(ca_days)
+        written.append(make_authority(directory, lifetime=authority))
+    elif ca_days is not None:
+        raise CertificateError(f"{found} exists: an authority is never replaced")
+    for name in chosen:
+        written.append(make_node(directory, name, addresses=addresses, lifetime=lifetime))
+    return written
+
+
+def run(
+    directory: Path,
+    names: Sequence[str],
+    *,
+    addresses: Sequence[str] | None = None,
+    days: float | None = None,
+    ca_days: float | None = None,
+) -> int:
+    """Make keys and print what was written; return the exit code, 2 after an error."""
+    try:
+        written = make_keys(directory, names, addresses=addresses, days=days, ca_days=ca_days)
+    except (CertificateError, OSError) as error:
+        print(f"keys: {error}", file=sys.stderr)
+        return 2
+    width = max(len(str(issued.path)) for issued in written)
+    for issued in written:
+        print(f"{issued.path!s:<{width}}  valid until {issued.not_after:%F %H:%M} UTC")
+    return 0
+
+
+def _host() -> str:
+    host = socket.gethostname().partition(".")[0].lower()
+    try:
+        return node_name(host)
+    except CertificateError as error:
+        raise CertificateError(f"name the nodes: this host's name will not do: {error}") from None
+
+
+def _days(days: float) -> timedelta:
+    if not 0 < days <= 36_500:
+        raise CertificateError(f"{days} days: more than 0, at most 36500")
+    return timedelta(days=days)
