@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,13 +33,19 @@ MAX_EXPANSION = 1 << 28
 _WIDEST = 32  # bytes of the widest flat value, a decimal256
 _FREE_ROWS = 1 << 20  # rows that a column may have without any byte to show for them
 
+_WRITTEN_OUT = frozenset(
+    kind.id
+    for kind in (
+        *(pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64()),
+        *(pa.string(), pa.large_string(), pa.binary(), pa.timestamp("us"), pa.date32()),
+    )
+)  # the most usual types that stand for no more than their bytes
+
 _EXTENSION = b"ARROW:extension:name"
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3  # MessageHeader of Message.fbs
 _TIMESTAMP = 10  # of `Type` in Schema.fbs, like the next
 _REFUSED = {14: "union", 22: "run-end encoded", 25: "list view", 26: "large list view"}
 _NESTED = {12, 13, 16, 17, 21}  # list, struct, fixed-size list, map, large list
-
-_MALFORMED = (struct.error, IndexError, pa.ArrowException, OSError, MemoryError, StopIteration)
 
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
@@ -87,12 +94,12 @@ def read_schema(body: bytes) -> pa.Schema:
     Raises:
         ValueError: it is not exactly one sound schema message, or has a type refused here.
     """
-    try:
-        (message,) = _messages(body)
-        _check_schema(message)
+    with _refusing():
+        messages = _messages(body)
+        if len(messages) > 1:
+            raise ValueError("more than a schema message")
+        _check_schema(messages[0])
         return pa.ipc.read_schema(pa.py_buffer(body))
-    except _MALFORMED as error:
-        raise ValueError(_reason(error)) from error
 
 
 def read_batch(body: bytes, schema: pa.Schema, *, expansion: int = MAX_EXPANSION) -> pa.RecordBatch:
@@ -104,14 +111,13 @@ def read_batch(body: bytes, schema: pa.Schema, *, expansion: int = MAX_EXPANSION
         ValueError: it is not exactly one sound record-batch message of that schema, it is
             compressed, or its views stand for more than ``expansion`` bytes.
     """
-    try:
-        (message,) = _messages(body)
-        if message.kind != _BATCH:
-            raise ValueError("not a record-batch message")
+    with _refusing():
+        messages = _messages(body)
+        message = messages[0]
+        if message.kind != _BATCH or len(messages) > 1:
+            raise ValueError("not one record-batch message")
         _check_batch(message, message.header)
         return _checked(pa.ipc.read_record_batch(pa.py_buffer(body), schema), expansion)
-    except _MALFORMED as error:
-        raise ValueError(_reason(error)) from error
 
 
 def read_stream(body: bytes, *, expansion: int = MAX_EXPANSION) -> pa.RecordBatch:
@@ -121,9 +127,12 @@ def read_stream(body: bytes, *, expansion: int = MAX_EXPANSION) -> pa.RecordBatc
         ValueError: as of :func:`read_schema` and :func:`read_batch`; or the stream is not a
             schema, at most one dictionary for each of its fields, and one batch.
     """
-    try:
-        schema, *dictionaries, batch = _messages(body)
+    with _refusing():
+        schema, *dictionaries = _messages(body)
         _check_schema(schema)
+        if not dictionaries:
+            raise ValueError("the stream has no batch")
+        batch = dictionaries.pop()
         known = set(schema.dictionaries)
         for message in dictionaries:
             if message.kind != _DICTIONARY:
@@ -143,8 +152,19 @@ def read_stream(body: bytes, *, expansion: int = MAX_EXPANSION) -> pa.RecordBatc
         _check_batch(batch, batch.header)
         with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
             return _checked(reader.read_next_batch(), expansion)
-    except _MALFORMED as error:
-        raise ValueError(_reason(error)) from error
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what Arrow and the walk over the metadata raise into ValueError."""
+    try:
+        yield
+    except MemoryError:  # also one of Arrow's: the machine's trouble, not the peer's
+        raise
+    except (struct.error, IndexError) as error:
+        raise ValueError("the metadata points outside itself") from error
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 class _Flat:
@@ -376,6 +396,8 @@ def _checked(batch: pa.RecordBatch, expansion: int) -> pa.RecordBatch:
 def _expanded(column: pa.Array) -> int:
     """Return how many bytes the dictionaries and views in ``column`` stand for."""
     kind = column.type
+    if kind.id in _WRITTEN_OUT:
+        return 0
     if types.is_dictionary(kind):
         if not _is_text(kind.value_type):
             flat = types.is_fixed_size_binary(kind.value_type)
@@ -410,9 +432,3 @@ def _lengths(column: pa.Array) -> pa.Array:
     views = np.frombuffer(column.buffers()[1], dtype="<i4")[::4]
     sizes = views[column.offset : column.offset + len(column)].astype(np.int64)
     return pa.array(sizes, mask=column.is_null().to_numpy(zero_copy_only=False))
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, struct.error | IndexError):
-        return "the metadata points outside itself"
-    return str(error) or type(error).__name__
