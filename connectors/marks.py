@@ -32,6 +32,21 @@ class Mark:
     total: int | None
 
 
+def check_opened(opened: bool, place: object) -> None:
+    """Check at the end of an epoch that a sink has seen the mark at the begin.
+
+    Within an epoch items of other sources may overtake it.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if not opened:
+        raise ValueError(
+            f"{place}: connect the stream with connectors.marks.output; bytewax.operators.output "
+            "does not tell a sink that its input is complete"
+        )
+
+
 class _Opening(FixedPartitionedSource[Mark, bool]):
     """One mark, so that a stream without items builds its sink too."""
 

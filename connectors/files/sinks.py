@@ -12,7 +12,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from connectors.files.ndjson import NdjsonTable
 from connectors.files.parquet import ParquetTable
 from connectors.files.tables import Position, TableSpec, TableWriter
-from connectors.marks import KEY, Mark
+from connectors.marks import KEY, Mark, check_opened
 
 _FORMATS: dict[str, Callable[[Path, TableSpec, Position | None], TableWriter]] = {
     ".ndjson": NdjsonTable,
@@ -67,8 +67,7 @@ class RunPartition(StatefulSinkPartition[Item | Mark, RunPosition]):
         """Write rows; at the end of input, finish the files.
 
         Raises:
-            ValueError: an unknown table, a batch of another schema, or a stream that did not come
-                through :func:`output`.
+            ValueError: an unknown table, or a batch of another schema.
             OSError: a file cannot be written; the error names it.
         """
         for value in values:
@@ -76,11 +75,6 @@ class RunPartition(StatefulSinkPartition[Item | Mark, RunPosition]):
                 self._opened = True
                 self._total = value.total
                 continue
-            if not self._opened:
-                raise ValueError(
-                    f"{self._directory}: connect the stream with connectors.files.output; "
-                    "bytewax.operators.output does not tell a sink that its input is complete"
-                )
             name, batch = value
             if name not in self._tables:
                 raise ValueError(
@@ -97,7 +91,12 @@ class RunPartition(StatefulSinkPartition[Item | Mark, RunPosition]):
             self._ended = True
 
     def snapshot(self) -> RunPosition:
-        """Return where all tables are, when everything before is on the disk."""
+        """Return where all tables are, when everything before is on the disk.
+
+        Raises:
+            ValueError: the stream did not come through :func:`output`.
+        """
+        check_opened(self._opened, self._directory)
         positions = {name: table.snapshot() for name, table in self._tables.items()}
         return RunPosition(self._received, self._ended, positions)
 

@@ -31,8 +31,17 @@ _HANDSHAKE = 5.0
 class _Link(Connection):
     dialer: Dialer
 
+    def __init__(self, *args: Any, **rest: Any) -> None:
+        super().__init__(*args, **rest)
+        self.settled = asyncio.Event()
+        """The peer is verified, or the connection has ended."""
+
     def verified(self, peer: PeerCertificate) -> None:
+        self.settled.set()
         self.dialer.up(self)
+
+    def terminated(self, code: int, reason: str) -> None:
+        self.settled.set()
 
     def frame_received(self, frame: Frame) -> None:
         self.dialer.received(self, frame)
@@ -157,12 +166,9 @@ class Dialer:
             protocol.transmit()
             try:
                 async with asyncio.timeout(_HANDSHAKE):
-                    await protocol.wait_connected()
+                    await protocol.settled.wait()
             except TimeoutError:
                 log.info("%s:%d does not answer", self.host, self.port)
-                return False
-            except ConnectionError:
-                self._report(protocol)
                 return False
             await protocol.wait_closed()
             welcomed = self.outbox.connected

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from connectors.marks import KEY, Mark
+from connectors.marks import KEY, Mark, check_opened
 from connectors.quic import commits, metrics
 from connectors.quic.address import parse
 from connectors.quic.connection import LIMITS, Limits
@@ -166,12 +166,6 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
             if isinstance(value, Mark):
                 self._opened, self._total = True, value.total
                 continue
-            if not self._opened:
-                raise ValueError(
-                    f"channel {self._sink.channel!r}: connect the stream with "
-                    "connectors.marks.output; bytewax.operators.output does not tell a sink that "
-                    "its input is complete"
-                )
             self._append(value)
         if self._total == self._received and not self._ended:
             self._finish()
@@ -216,7 +210,12 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
             self._dialer.wake()
 
     def snapshot(self) -> SinkPosition:
-        """Return where the sink is, when everything before is on the disk."""
+        """Return where the sink is, when everything before is on the disk.
+
+        Raises:
+            ValueError: the stream did not come through :func:`connectors.marks.output`.
+        """
+        check_opened(self._opened, f"channel {self._sink.channel!r}")
         self._spool.sync()
         self._snapshotted = self._spool.cursor
         self._epoch_done = True

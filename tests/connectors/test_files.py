@@ -18,6 +18,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 from bytewax.dataflow import Dataflow
+from bytewax.errors import BytewaxRuntimeError
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSource, cluster_main, run_main
 
@@ -466,8 +467,9 @@ def test_a_plain_output_is_refused(tmp_path):
     op.output(
         "out", op.key_on("k", stream, lambda _: "k"), NdjsonSink(tmp_path / "x.ndjson", SCHEMA)
     )
-    with pytest.raises(ValueError, match=r"connect the stream with connectors\.files\.output"):
+    with pytest.raises(BytewaxRuntimeError) as raised:
         run_main(flow)
+    assert "connect the stream with connectors.marks.output" in str(raised.value.__cause__)
 
 
 def left_at(sink, batches):
