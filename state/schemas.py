@@ -92,3 +92,17 @@ HYPOTHESES = pa.schema(
     ]
 )
 """A link that held over consecutive windows; `crashes` counts alerts on the effect meanwhile."""
+
+EVENTS = pa.schema(
+    [
+        pa.field("time", TIME, nullable=False),
+        pa.field("agent", pa.string(), nullable=False),
+        pa.field("user", pa.string(), nullable=False),
+        pa.field("endpoint", pa.string(), nullable=False),
+        pa.field("latency_ms", pa.float64(), nullable=False),
+    ]
+)
+"""One thing an agent saw: whom it served, at which endpoint, and how long it took.
+
+Names are text, since real ones are. `latency_ms` is finite and not negative.
+"""
