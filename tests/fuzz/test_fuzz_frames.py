@@ -1,0 +1,33 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("atheris", reason="atheris, the fuzzer, has wheels for Linux only")
+
+FUZZER = Path(__file__).with_name("fuzz_frames.py")
+
+
+def fuzz(directory: Path, *flags: str) -> int:
+    """Run the fuzzer in ``directory``; return how many inputs it tried."""
+    done = subprocess.run(
+        [sys.executable, str(FUZZER), *flags], cwd=directory, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    tried = re.search(r"Done (\d+) runs", done.stderr)
+    assert tried, done.stderr[-4000:]
+    assert [path.name for path in directory.iterdir()] == []
+    return int(tried[1])
+
+
+def test_hostile_streams(tmp_path: Path) -> None:
+    assert fuzz(tmp_path, "-runs=30000", "-seed=1") >= 30_000
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(2000)
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_hostile_streams_for_long(tmp_path: Path, seed: int) -> None:
+    assert fuzz(tmp_path, "-runs=2000000", f"-seed={seed}") >= 2_000_000
