@@ -11,7 +11,8 @@ as Bytewax 0.21 does, which in two ways is not as its documentation says: a part
 after a failure too, and a sink's last snapshot may not be stored though its input is complete.
 """
 
+from connectors.testing.relay import Counts, UdpRelay
 from connectors.testing.sinks import check_sink
 from connectors.testing.sources import check_source
 
-__all__ = ["check_sink", "check_source"]
+__all__ = ["Counts", "UdpRelay", "check_sink", "check_source"]
