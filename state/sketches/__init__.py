@@ -1,7 +1,8 @@
 """Sketches: small mergeable states that answer questions about columns within a stated error."""
 
+from state.sketches.histogram import Histogram
 from state.sketches.kll import Kll
 from state.sketches.moments import Moments
 from state.sketches.reservoir import Reservoir
 
-__all__ = ["Kll", "Moments", "Reservoir"]
+__all__ = ["Histogram", "Kll", "Moments", "Reservoir"]

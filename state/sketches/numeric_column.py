@@ -58,7 +58,8 @@ def float_arrays(values: Values) -> Iterator[tuple[F64, int]]:
     values are equal bytes. Errors are those of :func:`number_arrays`.
     """
     for numbers in number_arrays(values):
-        floats = np.add(numbers, 0.0, dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # of a signalling NaN
+            floats = np.add(numbers, 0.0, dtype=np.float64)
         bad = np.isnan(floats)
         nans = int(np.count_nonzero(bad))
         yield (floats[~bad] if nans else floats), nans
