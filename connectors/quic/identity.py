@@ -126,6 +126,8 @@ class Identity:
             OSError: a file cannot be read.
         """
         node_name(name)
+        # Not resolved: a directory may be renewed by pointing a symbolic link elsewhere.
+        directory = directory.absolute()
         # Before reading: what changes while it is read is noticed at the next look.
         seen = _look(directory, name)
         identity = cls(directory, name, _read(directory, name), seen)

@@ -609,6 +609,27 @@ class TestIdentity:
         assert root != Identity.load(keys, "leaf-1")
         assert root != Identity.load(others, "root")
 
+    def test_stays_where_it_was_when_the_process_moves(
+        self, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(keys.parent)
+        root = Identity.load(Path(keys.name), "root")
+        monkeypatch.chdir(tmp_path)
+        assert root == Identity.load(keys, "root")
+
+    def test_files_behind_a_link_that_is_pointed_elsewhere(
+        self, keys: Path, tmp_path: Path
+    ) -> None:
+        # As Kubernetes renews the files of a mounted secret.
+        copytree(keys, tmp_path / "new")
+        make_node(tmp_path / "new", "root", lifetime=timedelta(days=3))
+        (tmp_path / "link").symlink_to(keys)
+        root = Identity.load(tmp_path / "link", "root")
+        before = root.not_after
+        (tmp_path / "link").unlink()
+        (tmp_path / "link").symlink_to(tmp_path / "new")
+        assert root.not_after < before
+
     @pytest.mark.parametrize("name", ["../root", "", "Root", "leaf-3"])
     def test_names_without_keys_are_refused(self, keys: Path, name: str) -> None:
         with pytest.raises(CertificateError, match=r"cannot name a node|leaf-3.pem is missing"):
