@@ -98,6 +98,7 @@ class Spool:
         self._lock = threading.Lock()
         self._memory: dict[int, Data] = {}  # frames [next - len, next)
         self._memory_held = 0
+        self._segments: list[Segment] = []
         self._indexed: list[Segment] = []
         self._unsynced: list[Segment] = []  # closed since the last sync
         self._digest_block = (0, b"")
@@ -355,7 +356,7 @@ class Spool:
 
     def _close(self) -> None:
         self._closed = True
-        for segment in getattr(self, "_segments", []):
+        for segment in self._segments:
             segment.close()
         for fd in reversed(self._fds):  # the lock last
             os.close(fd)
@@ -431,15 +432,16 @@ class Spool:
         return segments
 
     def _open_digests(self) -> None:
-        """Make the digests end where the frames do."""
+        """Make the digests those of the frames; the synced ones are sure to be."""
         count = os.fstat(self._digest_fd).st_size // _DIGEST
         if count < self._segments[0].start:
             raise SpoolDamaged(f"{self._directory}: digests of frames from {count} on are missing")
-        os.ftruncate(self._digest_fd, _DIGEST * min(count, self._next))
+        sure = min(count, self._synced, self._next)
         for segment in self._segments:
-            if segment.end > count:
-                missing = segment.digests(max(count, segment.start))
-                self._write(self._digest_fd, missing, _DIGEST * max(count, segment.start))
+            if segment.end > sure:
+                begin = max(sure, segment.start)
+                self._write(self._digest_fd, segment.digests(begin), _DIGEST * begin)
+        os.ftruncate(self._digest_fd, _DIGEST * self._next)
 
     # Frames
 
@@ -575,3 +577,7 @@ def _write_incarnation(directory: Path, number: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     written.rename(directory / "incarnation")
+    for path in (directory, directory.parent):
+        fd = os.open(path, os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)

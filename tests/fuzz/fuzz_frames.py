@@ -35,6 +35,7 @@ with atheris.instrument_imports(include=["state.frames", "state.arrow_ipc"]):
         Hello,
         ItemDecoder,
         ItemEncoder,
+        Kind,
         Refuse,
         Schema,
         Welcome,
@@ -73,6 +74,15 @@ def seeds() -> list[bytes]:
     batches.append(pa.record_batch(columns, names=[f"c{i}" for i in range(len(columns))]))
     batches.append(pa.record_batch(columns[:4], names=list("abcd")).slice(1, 0))
     streams = [_stream([batch]) for batch in batches]
+    refused = [
+        pa.array([b"0" * 16], pa.uuid()),
+        pa.RunEndEncodedArray.from_arrays([2], ["x"]),
+        pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])]),
+        pa.array([[1]], pa.list_view(pa.int8())),
+    ]
+    for column in refused:
+        streams += _refused(pa.record_batch({"x": column}))
+    streams += _refused(batches[3], pa.ipc.IpcWriteOptions(compression="lz4"))
     streams.append(_stream([b"", b"bytes", {"k": [1, None, 2.5, "s", b"b"]}, [], list(range(20))]))
     streams.append(_stream([*batches[:4], "and", b"more"]))
     controls: list[Frame] = [
@@ -93,6 +103,20 @@ def _stream(items: list[object]) -> bytes:
     frames: list[Frame] = [Schema(*pair) for pair in encoder.schemas.items()]
     frames += [Data(i, *part) for i, part in enumerate(parts)]
     return b"".join(map(encode, frames))
+
+
+def _refused(batch: pa.RecordBatch, options: pa.ipc.IpcWriteOptions | None = None) -> list[bytes]:
+    """Streams with a batch that `ItemEncoder` does not write, as BATCH and as TABLE."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+    body = sink.getvalue()
+    reader = pa.ipc.MessageReader.open_stream(body)
+    schema, data = (reader.read_next_message().serialize().to_pybytes() for _ in range(2))
+    return [
+        encode(Schema(1, schema)) + encode(Data(0, Kind.BATCH, 1, data)),
+        encode(Data(0, Kind.TABLE, 0, body.to_pybytes())),
+    ]
 
 
 def receive(data: bytes) -> None:
