@@ -22,12 +22,37 @@ import enum
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
 
 from state import arrow_ipc
+from state.controls import Ack, Control, End, Ended, Hello, Refuse, Welcome
+
+__all__ = [
+    "MAX_CONTROL",
+    "MAX_FRAME",
+    "MAX_MESSAGE",
+    "MAX_SCHEMA",
+    "MAX_SCHEMAS",
+    "Ack",
+    "Control",
+    "Data",
+    "Decoder",
+    "End",
+    "Ended",
+    "Frame",
+    "FrameError",
+    "Hello",
+    "ItemDecoder",
+    "ItemEncoder",
+    "Kind",
+    "Refuse",
+    "Schema",
+    "Welcome",
+    "encode",
+]
 
 MAX_FRAME: Final = 64 << 20
 """Bytes of the longest frame, by default."""
@@ -72,57 +97,6 @@ class Schema:
     body: bytes
 
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-_Reason = Annotated[str, msgspec.Meta(max_length=1000)]
-
-
-class Hello(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """A sender's first frame: who it is, and that it keeps the frames [first, next)."""
-
-    version: _Count
-    channel: _Name
-    part: Annotated[str, msgspec.Meta(max_length=255)]
-    incarnation: _Count
-    first: _Count
-    next: _Count
-
-    def __post_init__(self) -> None:
-        if self.next < self.first:
-            raise ValueError(f"first {self.first} is after next {self.next}")
-
-
-class Welcome(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """The receiver's answer: the sequence it wants next, and how many bytes it can take."""
-
-    next: _Count
-    credit: _Count
-
-
-class Ack(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Everything below `durable` is the receiver's for good; `credit` as in `Welcome`."""
-
-    durable: _Count
-    credit: _Count
-
-
-class End(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """The sender has no more items than the `count` it numbered from 0."""
-
-    count: _Count
-
-
-class Ended(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """The receiver has all items, for good."""
-
-
-class Refuse(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """The last frame before a peer closes the connection: why."""
-
-    reason: _Reason
-
-
-Control = Hello | Welcome | Ack | End | Ended | Refuse
 Frame = Data | Schema | Control
 
 _HEAD = struct.Struct("<IB")
