@@ -51,9 +51,7 @@ class Product:
             raise ValueError(f"a product has between 1 and 65,535 parts, not {len(parts)}")
         for name, part in parts.items():
             if part.algebra.ordered:
-                raise ValueError(
-                    f"part {name!r} merges in order only: it has no place in a product"
-                )
+                raise ValueError(f"part {name!r} merges in order only: no part of a product")
             if len(name.encode()) >= 1 << 16:
                 raise ValueError(f"the name of a part has {len(name.encode())} bytes")
         self._parts = {name: parts[name] for name in sorted(parts)}

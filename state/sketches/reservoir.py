@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 import msgspec
@@ -25,9 +25,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from state.arrow_ipc import has_dictionary, read_stream, refusal
 from state.mergeable import Algebra, seal, unseal
 from state.sketches.numeric_column import number_arrays
+from state.sketches.plain_rows import check_same_columns, plain_rows, read_rows, rows_bytes
+from state.sketches.sample_mean import SampleMean, hajek_mean
+from state.sketches.stream_spans import Span, joined
 
 F64 = npt.NDArray[np.float64]
 U64 = npt.NDArray[np.uint64]
@@ -38,6 +40,7 @@ _HEAD = struct.Struct("<QQQQQIII")  # size, stream, seed, seen, drawn; length of
 _SPAN = struct.Struct("<QQ")
 _Names = tuple[tuple[str, ...] | None, str | None]
 _MOST_STREAMS = 1 << 64
+_BLOCK = 1 << 15  # rows that draw priorities at once: what fits the cache
 
 
 class Reservoir:
@@ -54,7 +57,7 @@ class Reservoir:
     metadata is dropped, so that parts fit together.
 
     Args:
-        columns: the columns to keep, in this order; None keeps all columns.
+        columns: the columns to keep, in this order, and the weights; None keeps all columns.
         size: how many rows to keep.
         stream: number of this part's random stream, below 2**64; must be given.
         weight: column of weights, finite and >= 0; rows of weight 0 are never sampled. None
@@ -106,7 +109,7 @@ class Reservoir:
         self.seed = seed
         self._seen = 0
         self._drawn = 0
-        self._spans: list[tuple[int, int]] = []  # streams merged in, as sorted [first, last]
+        self._spans: list[Span] = []  # streams merged in, as sorted [first, last]
         self._rows: pa.RecordBatch | None = None
         self._priorities: Priorities = np.empty(0, dtype=self._kind)
         self._threshold = self._last  # the smallest priority that was not kept
@@ -118,6 +121,12 @@ class Reservoir:
     @property
     def _last(self) -> float | int:
         return math.inf if self.weight is not None else (1 << 64) - 1
+
+    @property
+    def _kept(self) -> tuple[str, ...] | None:
+        if self.columns is None or self.weight is None or self.weight in self.columns:
+            return self.columns
+        return (*self.columns, self.weight)
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Fold the rows of ``batch``.
@@ -131,13 +140,18 @@ class Reservoir:
         rows = self._project(batch)
         weights = None if self.weight is None else self._weights(batch.column(self.weight))
         self._claim()
-        bits = self._draw(len(batch))
-        priorities: Priorities = bits
-        if weights is not None:
-            uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
-            with np.errstate(divide="ignore", over="ignore"):
-                priorities = -np.log(uniform) / weights
-        self._fold(rows, priorities)
+        # Philox gives four words for each step of its counter.
+        step, skip = divmod(self._drawn, 4)
+        key = np.array([self.seed, self.stream], dtype=np.uint64)
+        stream = np.random.Philox(key=key, counter=step)
+        stream.random_raw(skip)
+
+        def draw(start: int, stop: int) -> Priorities:
+            bits = stream.random_raw(stop - start)
+            return bits if weights is None else _exponential(bits) / weights[start:stop]
+
+        with np.errstate(divide="ignore", over="ignore"):
+            self._fold(rows, draw)
 
     def add_prioritised(self, batch: pa.RecordBatch, priorities: Priorities) -> None:
         """Fold rows whose priorities were drawn elsewhere, as many one-row leaves in one column.
@@ -161,42 +175,20 @@ class Reservoir:
             raise ValueError("weighted priorities are not negative and not NaN")
         rows = self._project(batch)
         self._claim()
-        self._drawn += len(batch)
-        self._fold(rows, priorities)
+        self._fold(rows, lambda start, stop: priorities[start:stop])
 
     def _project(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if self.columns is not None:
-            missing = set(self.columns).difference(batch.schema.names)
-            if missing:
-                raise KeyError(f"no column {', '.join(sorted(missing))} to sample")
-            batch = batch.select(self.columns)
-        if self._rows is not None and batch.schema.equals(self._rows.schema, check_metadata=True):
-            return batch
-        fields, columns = [], []
-        for part, column in zip(batch.schema, batch.columns, strict=True):
-            reason = refusal(part.type)
-            if reason:
-                raise ValueError(f"column {part.name!r}: {reason}")
-            if pa.types.is_dictionary(part.type):
-                column = column.dictionary_decode()
-            columns.append(column)
-            fields.append(pa.field(part.name, column.type))
-        rows = pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
-        self._check_schema(rows.schema)
+        rows = plain_rows(batch, self._kept)
+        if self._rows is not None:
+            check_same_columns(self._rows, rows)
         return rows
-
-    def _check_schema(self, schema: pa.Schema) -> None:
-        if self._rows is not None and not schema.equals(self._rows.schema):
-            raise ValueError(
-                f"a sample of columns {_brief(self._rows.schema)} takes no rows of {_brief(schema)}"
-            )
 
     @staticmethod
     def _weights(column: pa.Array) -> F64:
         if column.null_count:
             raise ValueError("a weight is null")
-        parts = [np.asarray(x, dtype=np.float64) for x in number_arrays(column)]
-        weights = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        (numbers,) = number_arrays(column)
+        weights = np.asarray(numbers, dtype=np.float64)
         if not ((weights >= 0) & (weights < np.inf)).all():
             raise ValueError("weights must be finite and not negative")
         return weights
@@ -207,39 +199,27 @@ class Reservoir:
                 f"stream {self.stream} was merged in: draw new rows from a stream of its own"
             )
 
-    def _draw(self, rows: int) -> U64:
-        """Return the next 64 bits of the stream for each of ``rows`` rows."""
-        # Philox gives four words for each step of its counter.
-        block, skip = divmod(self._drawn, 4)
-        key = np.array([self.seed, self.stream], dtype=np.uint64)
-        source = np.random.Philox(key=key, counter=block)
-        self._drawn += rows
-        return source.random_raw(skip + rows)[skip:]
-
-    def _fold(self, rows: pa.RecordBatch, priorities: Priorities) -> None:
-        self._seen += len(rows)
-        # A first slice sets the threshold; nearly all later rows then fail one comparison.
-        first = 16 * self.size
-        if not self._full and len(rows) > 2 * first:
-            self._keep(rows.slice(0, first), priorities[:first])
-            rows, priorities = rows.slice(first), priorities[first:]
-        self._keep(rows, priorities)
-
-    @property
-    def _full(self) -> bool:
-        return len(self._priorities) == self.size
-
-    def _keep(self, rows: pa.RecordBatch, priorities: Priorities) -> None:
+    def _fold(self, rows: pa.RecordBatch, draw: Callable[[int, int], Priorities]) -> None:
+        """Keep the rows whose priorities, drawn a block at a time, are small enough."""
         if self._rows is None:
             self._rows = rows.slice(0, 0)
-        chosen = np.flatnonzero(priorities < self._threshold)
-        if len(chosen) > self.size:
-            part = np.argpartition(priorities[chosen], self.size)[: self.size + 1]
-            self._threshold = priorities[chosen[part[-1]]].item()
-            chosen = chosen[part[:-1]]
-        if not len(chosen):
-            return
-        self._join(rows.take(pa.array(chosen)), priorities[chosen])
+        self._seen += len(rows)
+        self._drawn += len(rows)
+        places = np.empty(0, dtype=np.int64)
+        keys = self._priorities[:0]
+        for start in range(0, len(rows), _BLOCK):
+            block = draw(start, min(start + _BLOCK, len(rows)))
+            chosen = np.flatnonzero(block < self._threshold)
+            if not len(chosen):
+                continue
+            places = np.concatenate([places, chosen + start])
+            keys = np.concatenate([keys, block[chosen]])
+            if len(keys) > self.size:
+                order = np.argpartition(keys, self.size)
+                self._threshold = keys[order[self.size]].item()
+                places, keys = places[order[: self.size]], keys[order[: self.size]]
+        if len(places):
+            self._join(rows.take(pa.array(places)), keys)
 
     def _join(self, rows: pa.RecordBatch, priorities: Priorities) -> None:
         """Keep the smallest priorities of those kept and these, in their order."""
@@ -258,11 +238,6 @@ class Reservoir:
         """How many rows were folded, those of weight 0 among them."""
         return self._seen
 
-    @property
-    def streams(self) -> int:
-        """How many random streams this reservoir holds rows of."""
-        return sum(last - first + 1 for first, last in self._held())
-
     def sample(self) -> pa.RecordBatch:
         """Return the sampled rows, by rising priority: the first n of them are a sample of n.
 
@@ -275,9 +250,6 @@ class Reservoir:
 
         For weighted samples it is the probability given the other rows' priorities, by which
         Horvitz-Thompson sums are unbiased.
-
-        Raises:
-            KeyError: the weights are not among the columns that are kept.
         """
         n = len(self._priorities)
         if self.weight is None:
@@ -297,55 +269,35 @@ class Reservoir:
             KeyError: the column is not kept.
             TypeError: it does not hold numbers.
         """
-        return self._mean(column)[0]
+        return self._mean(column).mean
 
     def lower_bound(self, column: str, confidence: float = 0.95) -> float:
         """Return the lower end of the interval in which the mean of ``column`` lies.
 
-        A Student interval over the sample, with the finite population's correction, taken at half
-        the error allowed since samples of skewed columns err more than normal ones. The whole
-        range of floats where the sample has fewer than two values, unless it holds all rows.
+        The interval is Student's, at half the error allowed (see
+        :mod:`state.sketches.sample_mean`), with the finite population's correction: of width 0
+        where the sample holds all rows, and infinite where it has a single value of several.
+
+        Raises:
+            KeyError: the column is not kept.
+            TypeError: it does not hold numbers.
+            ValueError: the confidence is not within (0, 1).
         """
-        mean, error = self._interval(column, confidence)
-        return mean - error
+        found = self._mean(column)
+        return found.mean - found.margin(confidence)
 
     def upper_bound(self, column: str, confidence: float = 0.95) -> float:
         """Return the upper end of the interval in which the mean of ``column`` lies."""
-        mean, error = self._interval(column, confidence)
-        return mean + error
+        found = self._mean(column)
+        return found.mean + found.margin(confidence)
 
-    def _interval(self, column: str, confidence: float) -> tuple[float, float]:
-        from scipy.special import stdtrit
-
-        if not 0 < confidence < 1:
-            raise ValueError(f"a confidence is in (0, 1), not {confidence}")
-        mean, variance, n = self._mean(column)
-        if math.isnan(mean) or variance == 0:
-            return mean, 0.0
-        if n < 2:
-            return mean, math.inf
-        quantile = float(stdtrit(n - 1, 1 - (1 - confidence) / 4))
-        return mean, quantile * math.sqrt(variance)
-
-    def _mean(self, column: str) -> tuple[float, float, int]:
-        """Return the mean, its variance, and how many sampled values it has."""
+    def _mean(self, column: str) -> SampleMean:
         if self._rows is None:
-            return math.nan, math.nan, 0
+            return hajek_mean(np.empty(0), np.empty(0))
         values = self._rows.column(column)
         known = np.asarray(pc.is_valid(values))
-        parts = [np.asarray(x, dtype=np.float64) for x in number_arrays(values)]
-        y = parts[0]
-        inclusion = self.inclusion()[known]
-        real = ~np.isnan(y)
-        y, inclusion = y[real], inclusion[real]
-        n = len(y)
-        if not n:
-            return math.nan, math.nan, 0
-        total = float((1 / inclusion).sum())
-        mean = float((y / inclusion).sum() / total)
-        spread = (1 - inclusion) * ((y - mean) / inclusion) ** 2
-        variance = float(spread.sum()) / total**2
-        return mean, variance * n / (n - 1) if n > 1 else variance, n
+        (numbers,) = number_arrays(values)
+        return hajek_mean(np.asarray(numbers, dtype=np.float64), self.inclusion()[known])
 
     def merge(self, other: Self) -> None:
         """Add ``other``'s rows to the ones sampled from.
@@ -358,12 +310,13 @@ class Reservoir:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise ValueError(f"reservoirs with {name} {mine!r} and {theirs!r} do not merge")
-        _joined([*self._held(), *other._held()])
+        joined([*self._held(), *other._held()])
         if other._rows is None:
             return
-        self._check_schema(other._rows.schema)
+        if self._rows is not None:
+            check_same_columns(self._rows, other._rows)
         # The own stream stays apart from those merged in: it may go on.
-        self._spans = _joined([*self._spans, *other._held()])
+        self._spans = joined([*self._spans, *other._held()])
         self._seen += other._seen
         self._threshold = min(self._threshold, other._threshold)
         if self._rows is None:
@@ -371,14 +324,14 @@ class Reservoir:
         if len(other._priorities):
             self._join(other._rows, other._priorities)
 
-    def _held(self) -> list[tuple[int, int]]:
+    def _held(self) -> list[Span]:
         own = [(self.stream, self.stream)] if self._drawn else []
         return [*self._spans, *own]
 
     def to_bytes(self) -> bytes:
         """Return the reservoir as canonical bytes; its rows are an Arrow IPC stream."""
         names = msgspec.json.encode((self.columns, self.weight))
-        rows = b"" if self._rows is None else _ipc(self._rows)
+        rows = b"" if self._rows is None else rows_bytes(self._rows)
         head = _HEAD.pack(
             self.size,
             self.stream,
@@ -426,18 +379,16 @@ class Reservoir:
         state._priorities, state._threshold = keys[:-1], keys[-1].item()
         rows = payload[end + 8 * (n + 1) :]
         if rows:
-            state._rows = read_stream(rows)
+            state._rows = read_rows(rows, state._kept)
         state._check()
         return state
 
     def _check(self) -> None:
         """Refuse what no folding and merging leads to."""
         n = len(self._priorities)
-        if _joined(self._held()) != sorted(self._spans) and not self._drawn:
+        joined(self._held())
+        if self._spans != joined(self._spans):
             raise ValueError(f"{_KIND}: the streams are not in their shortest form")
-        if self._spans != _joined(self._spans) or any(a > b for a, b in self._spans):
-            raise ValueError(f"{_KIND}: the streams are not in their shortest form")
-        _joined(self._held())
         if (self._rows.num_rows if self._rows is not None else 0) != n:
             raise ValueError(f"{_KIND}: {n} priorities for another number of rows")
         if n > self.size or self._seen < max(n, self._drawn) or (self._seen and not self._held()):
@@ -448,37 +399,9 @@ class Reservoir:
             raise ValueError(f"{_KIND}: the priorities are not sorted below the threshold")
         if n < self.size and self._threshold != self._last:
             raise ValueError(f"{_KIND}: rows were refused by a sample that is not full")
-        if self._rows is not None:
-            schema = self._rows.schema
-            if self.columns is not None and tuple(schema.names) != self.columns:
-                raise ValueError(f"{_KIND}: the rows have columns {schema.names}")
-            if any(has_dictionary(part.type) for part in schema):
-                raise ValueError(f"{_KIND}: a column is dictionary-encoded")
 
 
-def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the union of spans of streams, as few spans as can be.
-
-    Raises:
-        ValueError: a stream is in two of them.
-    """
-    joined: list[tuple[int, int]] = []
-    for first, last in sorted(spans):
-        if joined and first <= joined[-1][1]:
-            raise ValueError(f"both parts hold rows of random stream {first}")
-        if joined and first == joined[-1][1] + 1:
-            joined[-1] = (joined[-1][0], last)
-        else:
-            joined.append((first, last))
-    return joined
-
-
-def _ipc(rows: pa.RecordBatch) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_batch(rows)
-    return bytes(sink.getvalue())
-
-
-def _brief(schema: pa.Schema) -> str:
-    return "{" + ", ".join(f"{part.name}: {part.type}" for part in schema) + "}"
+def _exponential(bits: U64) -> F64:
+    """Make exponential variates of uniform bits; never 0, so that a weight of 0 gives infinity."""
+    uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return -np.log(uniform)
