@@ -6,7 +6,6 @@ little-endian. A record that was torn by a crash fails its length or its digest.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import struct
@@ -105,23 +104,16 @@ class Segment:
         total = len(head) + len(body)
         try:
             written = os.pwritev(self._fd, (head, body), self.size)
-            if written != total:
-                self._write_rest(head + body, written)
         except OSError:
             os.ftruncate(self._fd, self.size)
             raise
+        if written < total:
+            write_all(self._fd, head + body, self.size)
         offsets = self._index()
         offsets.append(self.size)
         self.count += 1
         self.size += total
         return total
-
-    def _write_rest(self, record: bytes, written: int) -> None:
-        while written < len(record):
-            more = os.pwrite(self._fd, memoryview(record)[written:], self.size + written)
-            if not more:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            written += more
 
     def truncate(self, sequence: int) -> None:
         """Forget the frames from ``sequence`` on."""
@@ -213,3 +205,18 @@ class Segment:
 def path_of(directory: Path, start: int) -> Path:
     """Return the file of the frames from ``start`` on."""
     return directory / f"{start:020d}{SUFFIX}"
+
+
+def write_all(fd: int, data: bytes, position: int) -> None:
+    """Write ``data`` at ``position``, the end of the file, or nothing.
+
+    Raises:
+        OSError: the disk is full or broken; the file ends at ``position``.
+    """
+    try:
+        written = os.pwrite(fd, data, position)
+        while written < len(data):
+            written += os.pwrite(fd, memoryview(data)[written:], position + written)
+    except OSError:
+        os.ftruncate(fd, position)
+        raise

@@ -7,7 +7,7 @@ A directory holds one *incarnation* of a sender: an unbroken sequence of frames 
 | `lock` | held with flock by the process that has the spool open |
 | `incarnation` | its number, in digits |
 | `schemas` | schemas by id, appended |
-| `<first sequence>.frames` | frames, in segments of about 8 MiB, deleted when pruned |
+| `<first sequence>.frames` | frames, in segments of about 8 MiB, deleted once pruned |
 | `digests` | eight bytes for every frame of the incarnation, pruned ones too |
 | `marks` | where pruning has come to, and what is known to be on the platter |
 
@@ -17,7 +17,6 @@ power failure leaves after the last `sync` is cut off at the first record that i
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 import threading
@@ -27,23 +26,19 @@ from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
 
-from connectors.quic.segment import HEADER, SUFFIX, Segment, SpoolDamaged, digest
+from connectors.quic.digests import Digests
+from connectors.quic.incarnation import SpoolBusy, hold, read_incarnation, write_incarnation
+from connectors.quic.segment import HEADER, SUFFIX, Segment, SpoolDamaged, digest, write_all
 from state.frames import Data, Kind
 
 __all__ = ["Spool", "SpoolBusy", "SpoolConflict", "SpoolDamaged"]
 
 _SEGMENT = 8 << 20
-_REUSE = 1 << 20  # a last segment that is wholly pruned is emptied from this size on
+_PRUNED = 8  # segments' worth of pruned files that may wait for the next sync
 _OVERHEAD = 200  # bytes of memory that a frame takes besides its body
 _INDEXED = 4  # closed segments whose offsets are kept in memory
 _MARKS = struct.Struct("<QQI")  # pruned, synced, CRC-32 of both
 _SCHEMA = struct.Struct("<III")  # id, length, CRC-32 of the body
-_DIGEST = 8
-_BLOCK = 512  # digests read at a time
-
-
-class SpoolBusy(OSError):
-    """Another process, or another Spool of this one, has the directory open."""
 
 
 class SpoolConflict(ValueError):
@@ -100,14 +95,14 @@ class Spool:
         self._memory_held = 0
         self._segments: list[Segment] = []
         self._indexed: list[Segment] = []
+        self._pruned: list[Segment] = []  # pruned, and not yet deleted
         self._unsynced: list[Segment] = []  # closed since the last sync
-        self._digest_block = (0, b"")
         self._synced = 0
         self._closed = False
         self.schemas: dict[int, bytes] = {}
         """Schemas by id, as handed to `add_schema`."""
         directory.mkdir(parents=True, exist_ok=True)
-        self._fds = [_locked(directory)]
+        self._fds = [hold(directory)]
         try:
             self._open(clock)
         except BaseException:
@@ -117,25 +112,25 @@ class Spool:
     def _open(self, clock: Callable[[], int]) -> None:
         directory = self._directory
         paths = sorted(directory.glob(f"*{SUFFIX}"))
-        found = _read_incarnation(directory)
+        found = read_incarnation(directory)
         if not paths:
             for name in ("schemas", "digests", "marks"):
                 (directory / name).unlink(missing_ok=True)
             found = max(clock(), 0 if found is None else found + 1)
-            _write_incarnation(directory, found)
+            write_incarnation(directory, found)
         elif found is None:
             raise SpoolDamaged(f"{directory}: frames without an incarnation: delete or restore it")
         self.incarnation = found
         """Tells this sequence of frames from earlier ones of the same sender."""
         self._schema_fd = self._file("schemas")
-        self._digest_fd = self._file("digests")
+        self._digests = Digests(directory, self._file("digests"))
         self._marks_fd = self._file("marks")
         self._open_schemas()
         pruned = self._read_marks()
         self._segments = self._recover(paths) or [Segment.create(directory, 0)]
         self._segments[-1].open()
         self._next = self._cursor = self._segments[-1].end
-        self._open_digests()
+        self._digests.restore(self._segments, self._synced)
         self._first, self._first_offset = self._segments[0].start, 0
         self._held = sum(part.size for part in self._segments)
         self._write_marks(0)  # takes its disk block now: pruning must work when the disk is full
@@ -175,7 +170,10 @@ class Spool:
                     raise ValueError(f"{self._directory}: schema {id} is another one already")
                 return
             record = _SCHEMA.pack(id, len(body), zlib.crc32(body)) + body
-            self._write(self._schema_fd, record, self._schema_size)
+            try:
+                write_all(self._schema_fd, record, self._schema_size)
+            except OSError as error:
+                raise self._failure(error) from error
             self._schema_size += len(record)
             self.schemas[id] = body
 
@@ -193,7 +191,7 @@ class Spool:
             self._check_open()
             sequence = self._cursor
             if sequence < self._next:
-                if self._digest(sequence) != mark:
+                if self._digests[sequence] != mark:
                     raise SpoolConflict(
                         f"{self._directory}: item {sequence} differs from the one sent before "
                         "the restart. The flow did not produce the same items again, so they "
@@ -207,9 +205,9 @@ class Spool:
             try:
                 self._append(kind, schema, body, mark)
             except OSError:
-                if self._first < self._next or not self._segments[-1].size:
+                self._digests.sync()
+                if not self._delete_pruned(self._next):
                     raise
-                self._reuse()  # the disk is full, and the last file has only pruned frames
                 self._append(kind, schema, body, mark)
             self._next = self._cursor = sequence + 1
             self._remember(Data(sequence, kind, schema, body))
@@ -249,7 +247,8 @@ class Spool:
     def prune(self, sequence: int) -> None:
         """Forget the frames below ``sequence``: the peer has them for good.
 
-        Files go when all of their frames are pruned. Lower than `first` does nothing.
+        Files of which all frames are pruned go with the next `sync`, or when they are many or
+        the disk is full: deleting them waits for the disk. Lower than `first` does nothing.
 
         Raises:
             ValueError: ``sequence`` is above `next`.
@@ -304,8 +303,7 @@ class Spool:
             self._held -= last.size
             last.truncate(sequence)
             self._held += last.size
-            os.ftruncate(self._digest_fd, _DIGEST * sequence)
-            self._digest_block = (0, b"")
+            self._digests.cut(sequence)
             self._next = self._cursor = sequence
 
     def sync(self) -> None:
@@ -317,7 +315,7 @@ class Spool:
             self._check_open()
             reached, first = self._next, self._first
             closed, self._unsynced = self._unsynced, []
-            fds = [os.dup(fd) for fd in (self._digest_fd, self._schema_fd, self._marks_fd)]
+            fds = [os.dup(fd) for fd in (self._digests.fd, self._schema_fd, self._marks_fd)]
             fds.append(os.dup(self._segments[-1].fileno()))
             for segment in closed:
                 if segment.end > first:
@@ -335,12 +333,13 @@ class Spool:
             if not self._closed:
                 self._synced = min(reached, self._next)
                 self._write_marks(self._first)
+                self._delete_pruned(self._synced)
 
     def remove(self) -> None:
         """Close the spool and delete its files, and the directory if nothing else is in it."""
         with self._lock:
             self._check_open()
-            for segment in reversed(self._segments):
+            for segment in reversed([*self._pruned, *self._segments]):
                 self._discard(segment)
             for name in ("digests", "schemas", "marks", "incarnation", "lock"):
                 (self._directory / name).unlink(missing_ok=True)
@@ -373,16 +372,6 @@ class Spool:
 
     def _failure(self, error: OSError) -> OSError:
         return OSError(error.errno, f"cannot keep frames: {error.strerror}", str(self._directory))
-
-    def _write(self, fd: int, data: bytes, position: int) -> None:
-        """Write all of ``data`` at ``position``, or nothing."""
-        try:
-            written = os.pwrite(fd, data, position)
-            while written < len(data):
-                written += os.pwrite(fd, data[written:], position + written)
-        except OSError as error:
-            os.ftruncate(fd, position)
-            raise self._failure(error) from error
 
     # Opening
 
@@ -431,28 +420,7 @@ class Spool:
             self._unsynced.append(segment)
         return segments
 
-    def _open_digests(self) -> None:
-        """Make the digests those of the frames; the synced ones are sure to be."""
-        count = os.fstat(self._digest_fd).st_size // _DIGEST
-        if count < self._segments[0].start:
-            raise SpoolDamaged(f"{self._directory}: digests of frames from {count} on are missing")
-        sure = min(count, self._synced, self._next)
-        for segment in self._segments:
-            if segment.end > sure:
-                begin = max(sure, segment.start)
-                self._write(self._digest_fd, segment.digests(begin), _DIGEST * begin)
-        os.ftruncate(self._digest_fd, _DIGEST * self._next)
-
     # Frames
-
-    def _digest(self, sequence: int) -> bytes:
-        start, block = self._digest_block
-        if not start <= sequence < start + len(block) // _DIGEST:
-            start = sequence
-            block = os.pread(self._digest_fd, _BLOCK * _DIGEST, _DIGEST * sequence)
-            self._digest_block = (start, block)
-        position = _DIGEST * (sequence - start)
-        return block[position : position + _DIGEST]
 
     def _append(self, kind: Kind, schema: int, body: bytes, mark: bytes) -> None:
         """Write a frame and its digest, or neither."""
@@ -464,17 +432,11 @@ class Spool:
         except OSError as error:
             raise self._failure(error) from error
         try:
-            self._write(self._digest_fd, mark, _DIGEST * self._next)
-        except OSError:
+            self._digests.write(self._next, mark)
+        except OSError as error:
             segment.truncate(self._next)
-            raise
+            raise self._failure(error) from error
         self._held += size
-
-    def _reuse(self) -> None:
-        """Empty the last file, whose frames are all pruned."""
-        os.fdatasync(self._digest_fd)
-        self._segments[-1].restart(self._directory)
-        self._first_offset = 0
 
     def _roll(self) -> Segment:
         """Begin a new segment."""
@@ -499,21 +461,35 @@ class Spool:
         self._write_marks(sequence)
         for number in range(self._next - len(self._memory), sequence):
             self._memory_held -= len(self._memory.pop(number).body) + _OVERHEAD
-        segments = self._segments
-        if len(segments) > 1 and segments[0].end <= sequence:
-            os.fdatasync(self._digest_fd)  # from here on, nothing else knows these digests
-        while len(segments) > 1 and segments[0].end <= sequence:
-            dropped = segments.pop(0)
+        while len(self._segments) > 1 and self._segments[0].end <= sequence:
+            dropped = self._segments.pop(0)
             self._held -= dropped.size - self._first_offset
             self._first_offset = 0
-            self._discard(dropped)
-        segment = segments[0]
+            self._pruned.append(dropped)
+        segment = self._segments[0]
         offset = segment.offset(sequence)
         self._keep_indexed(segment)
         self._held -= offset - self._first_offset
         self._first, self._first_offset = sequence, offset
-        if sequence == self._next and segment.size >= min(_REUSE, self._segment_size):
-            self._reuse()
+        if sum(part.size for part in self._pruned) > _PRUNED * self._segment_size:
+            self._digests.sync()
+            self._delete_pruned(sequence)
+
+    def _delete_pruned(self, synced: int) -> bool:
+        """Delete pruned files; return whether there were any.
+
+        Only below ``synced``: once a file is gone, nothing else knows the digests of its frames.
+        """
+        deleted = False
+        while self._pruned and self._pruned[0].end <= synced:
+            self._discard(self._pruned.pop(0))
+            deleted = True
+        last = self._segments[-1]
+        if last.count and self._first == self._next <= synced:
+            last.restart(self._directory)
+            self._first_offset = 0
+            deleted = True
+        return deleted
 
     def _segment_of(self, sequence: int) -> Segment:
         return self._segments[bisect_right(self._segments, sequence, key=_start) - 1]
@@ -538,46 +514,3 @@ class Spool:
 
 def _start(segment: Segment) -> int:
     return segment.start
-
-
-def _locked(directory: Path) -> int:
-    """Return a descriptor that holds the lock of ``directory``."""
-    path = directory / "lock"
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(fd)
-            raise SpoolBusy(
-                error.errno, "another process has this spool open", str(directory)
-            ) from error
-        try:
-            if os.fstat(fd).st_ino == path.stat().st_ino:
-                return fd
-        except FileNotFoundError:
-            directory.mkdir(parents=True, exist_ok=True)
-        os.close(fd)  # the file was removed between opening and locking
-
-
-def _read_incarnation(directory: Path) -> int | None:
-    try:
-        text = (directory / "incarnation").read_text()
-    except FileNotFoundError:
-        return None
-    if not text.strip().isdecimal():
-        raise SpoolDamaged(f"{directory / 'incarnation'}: not a number")
-    return int(text)
-
-
-def _write_incarnation(directory: Path, number: int) -> None:
-    written = directory / "incarnation.new"
-    with written.open("w") as file:
-        file.write(f"{number}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    written.rename(directory / "incarnation")
-    for path in (directory, directory.parent):
-        fd = os.open(path, os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)

@@ -121,25 +121,39 @@ def test_frames_outside_of_what_is_kept(opened: Callable[..., Spool]) -> None:
 def test_pruned_files_are_deleted(opened: Callable[..., Spool], tmp_path: Path) -> None:
     spool = opened(segment=1000)
     fill(spool, 200, size=100)
-    files = len(list((tmp_path / "spool").glob("*.frames")))
-    assert files == 25
-    spool.prune(100)
-    assert len(list((tmp_path / "spool").glob("*.frames"))) == 13
+
+    def files() -> list[int]:
+        return [path.stat().st_size for path in sorted((tmp_path / "spool").glob("*.frames"))]
+
+    assert files() == [1000] * 25
+    spool.prune(48)
+    assert files() == [1000] * 25
+    spool.sync()
+    assert files() == [1000] * 19
+    spool.prune(57)
+    spool.close()
+    spool = opened(segment=1000)
+    assert (spool.first, spool.held) == (57, 143 * 125)
+    spool.prune(150)
+    assert files() == [1000] * 7  # too many to wait
+    spool.sync()
     spool.prune(200)
-    (last,) = (tmp_path / "spool").glob("*.frames")
-    assert last.stat().st_size < 1000
     assert spool.held == 0
+    assert files() == [1000] * 7
+    spool.sync()
+    assert files() == [0]
     spool.close()
     again = opened()
     assert (again.first, again.next, again.held) == (200, 200, 0)
 
 
-def test_a_large_last_file_is_emptied_when_wholly_pruned(
+def test_the_last_file_is_emptied_when_wholly_pruned(
     opened: Callable[..., Spool], tmp_path: Path
 ) -> None:
     spool = opened()
     fill(spool, 3, size=1 << 20)
     spool.prune(3)
+    spool.sync()
     (last,) = (tmp_path / "spool").glob("*.frames")
     assert (last.name, last.stat().st_size) == (f"{3:020d}.frames", 0)
     assert spool.append(Kind.BYTES, 0, b"more") == 3
@@ -372,7 +386,7 @@ def test_torn_schemas_and_marks(tmp_path: Path, size: int) -> None:
     again = Spool(directory)
     wholes = (size >= 17) + (size >= 35)
     assert again.schemas == dict([(1, b"first"), (2, b"second")][:wholes])
-    assert again.first == (5 if size >= 20 else 3)
+    assert again.first == (5 if size >= 20 else 0)
     assert bodies(again) == written[again.first :]
     again.close()
 
