@@ -120,7 +120,9 @@ class TestPassing:
             server.sendto(data, place)
             assert client.recv(100) == b"six"
 
-    def test_a_target_that_starts_later(self, client: socket.socket) -> None:
+    def test_a_target_that_starts_later(
+        self, client: socket.socket, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with udp() as reserved:
             place = reserved.getsockname()
         with UdpRelay(place) as relay:
@@ -134,6 +136,7 @@ class TestPassing:
                 for _ in range(2):
                     client.sendto(b"late", relay.address)
                 assert server.recv(100) == b"late"
+        assert not caplog.records  # the refusals did not reach the event loop
 
 
 class TestChance:
@@ -151,7 +154,7 @@ class TestChance:
         # The fate of a datagram does not depend on how many came the other way.
         alone = fates(server, 7, 0.3, 400)
         with UdpRelay(server.getsockname(), loss=0.3, seed=7) as relay:
-            passed = []
+            passed: list[int] = []
             for number in range(400):
                 before = relay.up.forwarded
                 client.sendto(number.to_bytes(4, "big"), relay.address)
@@ -159,10 +162,12 @@ class TestChance:
                 if relay.up.forwarded > before:
                     data, place = server.recvfrom(100)
                     passed.append(int.from_bytes(data, "big"))
-                    server.sendto(data, place)
+                    server.sendto((len(passed) - 1).to_bytes(4, "big"), place)
             until(lambda: taken(relay.down) == len(passed))
+            back = [int.from_bytes(client.recv(100), "big") for _ in range(relay.down.forwarded)]
         assert passed == alone
-        assert 0 < relay.down.lost < len(passed)
+        assert 0 < len(back) < len(passed)
+        assert back != [number for number in alone if number < len(passed)]
 
     def test_duplicates(self, server: socket.socket, client: socket.socket) -> None:
         with UdpRelay(server.getsockname(), duplicate=0.2, seed=3) as relay:
@@ -236,6 +241,17 @@ class TestEvents:
             until(lambda: relay.clients == 1)
             relay.partition()
             until(lambda: relay.up.lost == 1)
+
+    def test_what_comes_in_a_partition_does_not_outlast_it(
+        self, server: socket.socket, client: socket.socket
+    ) -> None:
+        with UdpRelay(server.getsockname(), delay=0.05) as relay:
+            relay.partition()
+            client.sendto(b"lost", relay.address)
+            until(lambda: relay.clients == 1)
+            relay.heal()
+            client.sendto(b"after", relay.address)
+            assert server.recv(100) == b"after"
 
     def test_clients_move_to_other_ports(self, server: socket.socket) -> None:
         clients = [udp(), udp()]
