@@ -67,6 +67,7 @@ def seeds() -> list[bytes]:
         pa.array([[("a", 1)], None, []], pa.map_(pa.string(), pa.int32())),
         pa.array(["a", None, "a"]).dictionary_encode(),
         pa.array([1, None, 1]).dictionary_encode(),
+        pa.DictionaryArray.from_arrays([0, 0, None], pa.array(["a" * 20], pa.string_view())),
         pa.ListArray.from_arrays([0, 1, 2, 3], pa.array(["a", "b", "a"]).dictionary_encode()),
         pa.array([[{"x": [1]}], None, [None]]),
     ]
@@ -194,7 +195,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as corpus:
         for i, seed in enumerate(seeds()):
             (Path(corpus) / f"seed-{i:02d}").write_bytes(seed)
-        limits = ["-timeout=5", "-rss_limit_mb=1024", "-max_len=8192"]
+        limits = ["-timeout=5", "-rss_limit_mb=512", "-max_len=8192"]
         atheris.Setup([sys.argv[0], *limits, *sys.argv[1:], corpus], receive, custom_mutator=mutate)
         atheris.Fuzz()
 
