@@ -23,6 +23,7 @@ class Inlet:
     def __init__(
         self,
         channel: str,
+        address: str,
         positions: Mapping[str, Position],
         *,
         peers: Collection[str] | None,
@@ -31,6 +32,7 @@ class Inlet:
         limits: Limits,
     ) -> None:
         self.channel = channel
+        self.address = address
         self.peers = peers
         self.inbox = Inbox(positions, window=limits.window)
         self.frames = 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from connectors.quic.inlet import Inlet
     from connectors.quic.spool import Spool
 
-_LABELS = ("channel", "peer", "direction")
+_LABELS = ("channel", "address", "peer", "direction")
 
 
 class _Links(Collector):
@@ -63,19 +63,19 @@ class _Links(Collector):
                 lost.add_metric(labels, link.lost)
 
         for dialer, (channel, spool) in list(self.sinks.items()):
-            labels = (channel, dialer.peer, "out")
+            labels = (channel, f"{dialer.host}:{dialer.port}", dialer.peer, "out")
             frames.add_metric(labels, dialer.frames)
             size.add_metric(labels, dialer.bytes)
             depth.add_metric(labels, spool.next - spool.first)
             connects.add_metric(labels, dialer.connections)
             of_connection(labels, dialer.link)
         for inlet in list(self.sources):
-            labels = (inlet.channel, "", "in")
+            labels = (inlet.channel, inlet.address, "", "in")
             frames.add_metric(labels, inlet.frames)
             size.add_metric(labels, inlet.bytes)
             depth.add_metric(labels, inlet.depth)
             for link in inlet.links:
-                of_connection((inlet.channel, link.name, "in"), link)
+                of_connection((inlet.channel, inlet.address, link.name, "in"), link)
         yield from (frames, size, trip, lost, depth, connects)
 
 

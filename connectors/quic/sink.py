@@ -150,10 +150,10 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
         return start
 
     def write_batch(self, values: list[Any]) -> None:
-        """Append items to the spool; send them, or hold them.
+        """Append items to the spool; send them, or hold them; at the end, wait for the peer.
 
         Raises:
-            LinkError: the link cannot go on.
+            LinkError: the link cannot go on, or the peer stayed away at the end.
             SpoolConflict: after a restart the flow did not produce the same items again.
             TypeError: an item is of a type that cannot be sent.
             OSError: the spool cannot be written.
@@ -167,10 +167,12 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
                 self._opened, self._total = True, value.total
                 continue
             self._append(value)
-        if self._total == self._received and not self._ended:
-            self._finish()
         self._dialer.wake()
-        self._make_room()
+        if self._total == self._received and not self._ended:
+            # Not in close(): what is raised there, the engine turns into a panic.
+            self._finish()
+        else:
+            self._make_room()
 
     def _append(self, item: pa.RecordBatch | bytes | Any) -> None:
         kind, schema, body = self._encoder.encode(item)
@@ -190,6 +192,7 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
         self._ended = True
         self._release(spool.next)
         self._dialer.finish(spool.next)
+        self._linger()
 
     def _make_room(self) -> None:
         spool, limit = self._spool, self._sink.spool_limit
@@ -222,14 +225,10 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
         return SinkPosition(self._spool.incarnation, self._snapshotted, self._received)
 
     def close(self) -> None:
-        """Wait for the peer if the stream is complete; keep the rest for the next start."""
-        try:
-            if self._ended:
-                self._linger()
-        finally:
-            self._dialer.close()
-            metrics.forget_sink(self._dialer)
-            self._spool.close()
+        """Hang up; what the peer has not acknowledged stays in the spool."""
+        self._dialer.close()
+        metrics.forget_sink(self._dialer)
+        self._spool.close()
 
     def _linger(self) -> None:
         outbox, spool = self._outbox, self._spool

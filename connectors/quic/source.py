@@ -110,6 +110,7 @@ class QuicSourcePartition(StatefulSourcePartition[Received, dict[str, Position]]
         self._source = source
         self._inlet = Inlet(
             source.channel,
+            f"{source.host}:{source.port}",
             positions,
             peers=source.peers,
             message=source.message,
