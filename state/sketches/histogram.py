@@ -35,7 +35,7 @@ _NAME = struct.Struct("<H")
 _HEAD = struct.Struct("<dQddI")  # relative error, nan, minimum, maximum, buckets
 _MAGNITUDE = (1 << 63) - 1
 _LARGEST = 0x7FEF_FFFF_FFFF_FFFF  # bits of the largest finite float64; one more is infinity
-_FINEST, _COARSEST = 1e-5, 0.5
+_FINEST, _COARSEST = 1e-5, 0.25  # beyond 1/3 a bucket would span a whole octave
 
 
 class Histogram:
@@ -53,7 +53,7 @@ class Histogram:
     Args:
         column: the column that `update` reads.
         relative_error: how far an estimate may be from the value at its rank, relatively, in
-            [1e-5, 0.5].
+            [1e-5, 0.25].
 
     >>> import pyarrow as pa
     >>> histogram = Histogram("ms", relative_error=0.01)
@@ -77,7 +77,7 @@ class Histogram:
 
     def __init__(self, column: str = "value", *, relative_error: float = 0.01) -> None:
         if not _FINEST <= relative_error <= _COARSEST:
-            raise ValueError(f"a relative error is in [1e-5, 0.5], not {relative_error}")
+            raise ValueError(f"a relative error is in [1e-5, 0.25], not {relative_error}")
         self.column = column
         self.relative_error = float(relative_error)
         self.nans = 0
@@ -138,12 +138,14 @@ class Histogram:
     def _ends(self, keys: I64) -> tuple[F64, F64]:
         """Return the smallest and the largest value that each bucket may hold."""
         size = np.abs(keys)
-        inner = np.maximum((size - 1) * self._step + 1, 0)
-        outer = np.minimum(size * self._step, _LARGEST)
-        infinite = size == self._top
-        near = np.where(infinite, np.inf, inner.view(np.float64))
-        near[size == 0] = 0.0
-        far = np.where(infinite, np.inf, outer.view(np.float64))
+        # The last finite bucket ends early, where a whole step would overflow.
+        whole = np.clip(size, 1, self._top - 2)
+        last = size > whole
+        inner = (whole - 1 + last) * self._step + 1
+        outer = np.where(last, _LARGEST, whole * self._step)
+        near, far = inner.view(np.float64), outer.view(np.float64)
+        near[size == self._top] = far[size == self._top] = np.inf
+        near[size == 0] = far[size == 0] = 0.0
         low = np.where(keys < 0, -far, near)
         high = np.where(keys < 0, -near, far)
         return np.maximum(low, self._minimum), np.minimum(high, self._maximum)
@@ -299,6 +301,8 @@ class Histogram:
         keys = np.frombuffer(payload, "<i4", n, at).astype(np.int64)
         counts = np.frombuffer(payload, "<i8", n, at + 4 * n).astype(np.int64)
         histogram._keys, histogram._counts = keys, counts
+        if any(end == 0 and math.copysign(1, end) < 0 for end in (low, high)):
+            raise ValueError(f"{_KIND}: zero has no sign")
         if not n:
             if (low, high) != (0.0, 0.0):
                 raise ValueError(f"{_KIND}: an empty histogram has no minimum {low}")

@@ -48,7 +48,7 @@ class Kll:
 
     Nulls are skipped; NaN are skipped and counted in `nans`; infinities are values like others.
     Integers beyond 2**53 and float32 are compared as float64, times as integers in the column's
-    unit. With at most about 3k rows every answer is exact.
+    unit. With at most k rows every answer is exact.
 
     A folded batch is sorted in blocks of 65,536 rows and thinned at once, which is faster and
     adds less error than folding row by row. States of the same batches, in the same order, are
@@ -317,7 +317,8 @@ class Kll:
             raise ValueError(f"{_KIND}: {held} values in {len(self._levels)} levels are too many")
         if len(self._levels) > 1 and not len(self._levels[-1]):
             raise ValueError(f"{_KIND}: the top level is empty")
-        if not (low <= high if held else ends == (0.0, 0.0)):
+        fit = low <= high if held else ends == (0.0, 0.0)
+        if not fit or any(end == 0 and math.copysign(1, end) < 0 for end in ends):
             raise ValueError(f"{_KIND}: minimum {low} and maximum {high} do not fit")
         for values in filter(len, self._levels):
             ordered = low <= values[0] and values[-1] <= high and (values[:-1] <= values[1:]).all()

@@ -226,6 +226,8 @@ class Moments:
             raise ValueError(f"{_KIND}: the ends contradict the number of infinities")
         if (high == -math.inf) != (self._negative == self.count):
             raise ValueError(f"{_KIND}: the ends contradict the number of infinities")
+        if any(end == 0 and math.copysign(1, end) < 0 for end in (low, high)):
+            raise ValueError(f"{_KIND}: zero has no sign")
         # Cauchy and Schwarz: n * sum of squares >= square of the sum.
         if n * self._squares < self._total**2:
             raise ValueError(f"{_KIND}: the sum of squares is too small for the sum")

@@ -70,7 +70,7 @@ def _numbers(column: pa.Array) -> F64 | I64 | U64:
     if types.is_dictionary(kind):
         return _numbers(column.dictionary_decode())
     if types.is_null(kind):
-        return np.empty(0, dtype=np.float64)
+        return _frozen(np.empty(0))
     if types.is_temporal(kind):
         if types.is_interval(kind):
             raise TypeError(f"a column of {kind} is not a column of numbers")
