@@ -26,7 +26,8 @@ class SampleMean(NamedTuple):
         """Return half the width of a two-sided interval around the mean.
 
         A Student interval, taken at half the error allowed, since samples of skewed columns err
-        more than normal ones. 0 if the sample is the population; infinite for a sample of one.
+        more than normal ones. 0 if the sample is the population; infinite for one value
+        of several.
 
         Raises:
             ValueError: the confidence is not within (0, 1).
@@ -37,7 +38,7 @@ class SampleMean(NamedTuple):
             raise ValueError(f"a confidence is in (0, 1), not {confidence}")
         if self.variance == 0:
             return 0.0
-        if self.values < 2:
+        if self.variance == math.inf:
             return math.inf
         quantile = float(stdtrit(self.values - 1, 1 - (1 - confidence) / 4))
         return quantile * math.sqrt(self.variance)
@@ -52,7 +53,8 @@ def hajek_mean(y: F64, inclusion: F64) -> SampleMean:
 
     Returns:
         Hajek's ratio, which is the plain mean if all probabilities are equal. Its variance has the
-        finite population's correction, and is 0 if all probabilities are 1.
+        finite population's correction: 0 if all probabilities are 1. Infinite for one value
+        of several.
     """
     known = ~np.isnan(y)
     y, inclusion = y[known], inclusion[known]
@@ -60,6 +62,9 @@ def hajek_mean(y: F64, inclusion: F64) -> SampleMean:
     if not n:
         return SampleMean(math.nan, math.nan, 0)
     total = float((1 / inclusion).sum())
-    mean = float((y / inclusion).sum()) / total
-    spread = (1 - inclusion) * ((y - mean) / inclusion) ** 2
+    with np.errstate(invalid="ignore"):  # infinite values have an infinite mean, and no interval
+        mean = float((y / inclusion).sum()) / total
+        spread = (1 - inclusion) * ((y - mean) / inclusion) ** 2
+    if n == 1 and inclusion[0] < 1:
+        return SampleMean(mean, math.inf, 1)
     return SampleMean(mean, float(spread.sum()) / total**2 * n / max(n - 1, 1), n)
