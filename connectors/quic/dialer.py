@@ -109,8 +109,7 @@ class Dialer:
 
     def finish(self, count: int) -> None:
         """Tell the receiver that no frame follows the first `count`."""
-        loop().call_soon_threadsafe(self.outbox.finish, count)
-        self.wake()
+        loop().call_soon_threadsafe(self._finish, count)
 
     def close(self) -> None:
         """Close the connection; what was not sent stays in the spool."""
@@ -201,6 +200,10 @@ class Dialer:
             self._pump()
             with self._moved:
                 self._moved.notify_all()
+
+    def _finish(self, count: int) -> None:
+        self.outbox.finish(count)
+        self._pump()
 
     def _pump(self) -> None:
         self._woken = False
