@@ -1,8 +1,4 @@
-"""Render one market run as one HTML page that needs nothing else, not even a network.
-
-The template `market_report.html` draws everything as inline SVG from data embedded as JSON. The
-page forbids its own network access by a content security policy.
-"""
+"""Render one market run as one HTML page; see `jobs.page` for what such pages are."""
 
 from __future__ import annotations
 
@@ -18,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from connectors.files.atomic import replacing
-
-REPORT = "report.html"
+from jobs.page import write_page
 
 _POINTS = 24_000
 """Points of all price lines together; the shipped daily series fit in whole."""
@@ -62,23 +56,13 @@ def render(directory: Path) -> Path:
         FileNotFoundError: a result file is missing.
         ValueError: a line of an NDJSON file, or `run.json`, cannot be read.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
     run = _read(directory)
-    environment = Environment(
-        loader=PackageLoader("jobs", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     ranked = sorted(run.hypotheses, key=lambda h: (-h["confidence"], h["q"], h["text"]))
     data = _payload(run)
-    page = environment.get_template(
-        "market_report.html"
-    ).render(
-        data=Markup(embed(data)),  # embed() has escaped what could end the element
+    return write_page(
+        directory,
+        "market_report.html",
+        data=data,
         names=run.names,
         period=_period(run),
         counts={
@@ -98,27 +82,7 @@ def render(directory: Path) -> Path:
         level=data["level"],
         day=_formatter(data["day"]),
         join=_join,
-        title=directory.resolve().name,
     )
-    path = directory / REPORT
-    with replacing(path) as file:
-        file.write(page.encode())
-    return path
-
-
-def embed(value: object) -> str:
-    r"""Return JSON that is safe inside a ``<script>`` element.
-
-    Raises:
-        ValueError: a number is not finite.
-
-    >>> embed({"name": "</script>&"})
-    '{"name":"\\u003c/script\\u003e\\u0026"}'
-    """
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text
 
 
 def thin(

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from jobs.market_report import embed, render, thin
+from jobs.market_report import render, thin
+from jobs.page import embed
 from state.schemas import EDGES, SCORED
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
