@@ -71,6 +71,25 @@ def test_the_operators_example_runs(tmp_path: Path) -> None:
     assert any("'high': 1527.459961" in row for row in rows), "the peak of 24 March 2000"
 
 
+def test_the_linked_dataflows_run(tmp_path: Path) -> None:
+    for name in ("leaf", "root"):
+        (code,) = re.findall(rf"```python\n(# {name}\.py\n.*?)```", README, flags=re.DOTALL)
+        (tmp_path / f"{name}.py").write_text(code)
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", *arguments]
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+
+    (make_keys,) = re.findall(r"console\npython -m (jobs keys .*)\n", README)
+    start(*make_keys.split()).communicate(timeout=60)
+    root, leaf = (start("bytewax.run", name, "-s", "1") for name in ("root", "leaf"))
+    lines = root.communicate(timeout=60)[0].splitlines()
+    leaf.communicate(timeout=60)
+    assert leaf.returncode == root.returncode == 0
+    assert sum(int(line.split()[0]) for line in lines) == 10_051
+    assert all(line.endswith("rows from leaf") for line in lines)
+
+
 def test_commands_name_what_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
