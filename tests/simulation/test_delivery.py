@@ -9,7 +9,7 @@ from collections import deque
 import pytest
 
 from state.delivery import Inbox, LinkError, Outbox, Position, Session
-from state.frames import Data, End, Frame, Hello, Kind
+from state.frames import Data, End, Frame, Hello, Kind, Schema
 
 ITEMS = 40
 
@@ -21,7 +21,7 @@ class Disk:
         self.incarnation = 1
         self.first = 0
         self.frames: list[Data] = []
-        self.schemas: dict[int, bytes] = {}
+        self.schemas = {1: b"schema"}
         self.at = 0
 
     @property
@@ -40,7 +40,7 @@ class Disk:
         if self.at < len(self.frames):
             assert self.frames[self.at].body == body, "the flow was not repeatable"
         else:
-            self.frames.append(Data(self.at, Kind.BYTES, 0, body))
+            self.frames.append(Data(self.at, Kind.BATCH, 1, body))
         self.at += 1
 
 
@@ -113,6 +113,7 @@ class World:
         self.sender = Sender(self.disk, 0, 0, hold=hold, salt=0)
         self.receiver = Receiver({}, [])
         self.up = False
+        self.schemas: set[int] = set()
         self.there: deque[Frame] = deque()
         self.back: deque[Frame] = deque()
 
@@ -122,6 +123,7 @@ class World:
         self.back.clear()
         self.sender.outbox.disconnect()
         self.receiver.session = None
+        self.schemas.clear()
 
     def connect(self) -> None:
         if not self.up:
@@ -137,6 +139,10 @@ class World:
                 self.back.extend(receiver.session.welcome())
                 return
             assert receiver.session is not None
+            if isinstance(frame, Schema):
+                self.schemas.add(frame.id)
+            elif isinstance(frame, Data):
+                assert frame.schema in self.schemas, "a batch came before its schema"
             arrival = receiver.session.receive(frame)
             if arrival is not None:
                 body = frame.body if isinstance(frame, Data) else None
