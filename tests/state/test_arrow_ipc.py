@@ -114,13 +114,30 @@ def test_rows_that_take_no_bytes_have_a_limit(kind: pa.DataType) -> None:
         decoder.decode(hostile)
 
 
+def test_values_that_take_no_bytes_have_a_limit() -> None:
+    column = pa.ListArray.from_arrays([0, 12345], pa.nulls(12345))
+    decoder, data = framed(pa.record_batch({"x": column}))
+    assert decoder.decode(data).num_rows == 1
+    hostile = patched(data, struct.pack("<q", 12345), struct.pack("<q", 1 << 60))
+    with pytest.raises(FrameError, match=f"a column of {1 << 60} values"):
+        decoder.decode(hostile)
+
+
+def test_a_view_claims_buffers_that_are_not_there() -> None:
+    column = pa.array(["long enough to have a buffer"] * 3, pa.string_view())
+    decoder, data = framed(pa.record_batch({"x": column}))
+    for claim in (-1, 1 << 40):
+        with pytest.raises(FrameError, match="claims more buffers than there are"):
+            decoder.decode(patched(data, struct.pack("<Iq", 1, 1), struct.pack("<Iq", 1, claim)))
+
+
 def test_buffers_lie_side_by_side_inside_the_body() -> None:
     batch = pa.record_batch({"x": np.arange(100), "y": np.arange(100)})
     decoder, data = framed(batch)
     second = struct.pack("<qq", 832, 800)  # 800 bytes, padded to 64
     if second not in data.body:
         second = struct.pack("<qq", 800, 800)
-    for place in [(0, 800), (801, 800), (800, 1 << 40), (-800, 800), (1 << 62, 800), (800, -1)]:
+    for place in [(0, 800), (804, 700), (800, 1 << 40), (-800, 800), (1 << 62, 800), (800, -1)]:
         with pytest.raises(FrameError, match="overlap or lie outside"):
             decoder.decode(patched(data, second, struct.pack("<qq", *place)))
 
@@ -234,6 +251,21 @@ def test_a_schema_that_names_one_field_many_times() -> None:
             ItemDecoder().add_schema(Schema(1, body))
 
 
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_big_endian_data_is_refused(big_endian: bool) -> None:
+    flat = Flatbuffer()
+    message = flat.table(s0=b"\x04\0", s1=b"\x01", s2=bytes(4))
+    flat.point(0, message)
+    schema = flat.table(s0=bytes([big_endian, 0]), s1=bytes(4))
+    flat.point(message + 12, schema)
+    flat.point(schema + 8, flat.vector(0))
+    if not big_endian:
+        ItemDecoder().add_schema(Schema(1, flat.message()))
+        return
+    with pytest.raises(FrameError, match="big-endian data is not read"):
+        ItemDecoder().add_schema(Schema(1, flat.message()))
+
+
 def test_schemas_have_a_depth_and_a_number_of_fields() -> None:
     deep = pa.int8()
     for _ in range(16):
@@ -271,7 +303,6 @@ def test_names_that_are_not_text() -> None:
 
 def test_tables_are_one_batch_and_its_dictionaries() -> None:
     one = pa.record_batch({"x": pa.array(["a"]).dictionary_encode()})
-    two = pa.record_batch({"x": pa.array(["b"]).dictionary_encode()})
     for batches, reason in [([], "has no batch"), ([one, one], "schema, its dictionaries and one")]:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, one.schema) as writer:
@@ -279,13 +310,28 @@ def test_tables_are_one_batch_and_its_dictionaries() -> None:
                 writer.write_batch(batch)
         with pytest.raises(FrameError, match=reason):
             ItemDecoder().decode(Data(0, Kind.TABLE, 0, sink.getvalue().to_pybytes()))
+
+
+@pytest.mark.parametrize(
+    ("deltas", "chosen", "reason"),
+    [
+        (False, [0, 1, 3, 4], "dictionary 0 is unknown or comes twice"),
+        (True, [0, 3, 4], "dictionary deltas are not read"),
+    ],
+)
+def test_a_dictionary_comes_once_and_whole(deltas: bool, chosen: list[int], reason: str) -> None:
+    values = pa.array(["a", "b"])
+    columns = [
+        pa.DictionaryArray.from_arrays([0], values[:1]),
+        pa.DictionaryArray.from_arrays([1], values),
+    ]
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, one.schema) as writer:
-        writer.write_batch(one)
-        writer.write_batch(two)
+    options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=deltas)
+    schema = pa.schema([("x", columns[0].type)])
+    with pa.ipc.new_stream(sink, schema, options=options) as writer:
+        for column in columns:
+            writer.write_batch(pa.record_batch([column], schema=schema))
     reader = pa.ipc.MessageReader.open_stream(sink.getvalue())
     messages = [reader.read_next_message().serialize().to_pybytes() for _ in range(5)]
-    with pytest.raises(FrameError, match="dictionary 0 is unknown or comes twice"):
-        ItemDecoder().decode(
-            Data(0, Kind.TABLE, 0, b"".join([messages[0], messages[1], messages[3], messages[4]]))
-        )
+    with pytest.raises(FrameError, match=reason):
+        ItemDecoder().decode(Data(0, Kind.TABLE, 0, b"".join(messages[i] for i in chosen)))
