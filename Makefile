@@ -5,10 +5,10 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup market test lint format bench soak browser clean
+.PHONY: help setup market telemetry telemetry-tree test lint format bench soak browser clean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with everything pinned (does nothing when it is up to date)
 
@@ -22,6 +22,12 @@ $(READY): pyproject.toml constraints.txt
 
 market: $(READY) ## Run the main job: causal market-crash discovery on real daily prices
 	$(PY) -m bytewax.run jobs.market
+
+telemetry: $(READY) ## Answer questions about a million generated agents in a tree, with stated error
+	$(PY) -m bytewax.run jobs.telemetry
+
+telemetry-tree: $(READY) ## The same as 13 processes linked by QUIC (kill any of them)
+	$(PY) -m jobs.telemetry_tree
 
 test: $(READY) ## Run the tests
 	$(PY) -m pytest $(ARGS)

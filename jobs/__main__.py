@@ -3,7 +3,7 @@
 python -m jobs                  the jobs
 python -m jobs describe market  its settings
 python -m jobs show market      its graph, as Mermaid text
-python -m jobs report DIR       render a market run's report again
+python -m jobs report DIR       render a run's report again
 python -m jobs keys DIR NAME    make or renew the keys of nodes that are linked by QUIC
 """
 
@@ -27,8 +27,21 @@ JOBS = {
         "python -m jobs.recompute market --once",
         "run a finished job's flow again over its stored inputs and compare",
     ),
+    "telemetry": (
+        "python -m bytewax.run jobs.telemetry",
+        "answer questions about a million agents in a tree, each answer with its error",
+    ),
+    "telemetry_tree": (
+        "python -m jobs.telemetry_tree",
+        "the same as processes linked by QUIC: a root, three regions, nine leaves",
+    ),
 }
-_SETTINGS = {"market": ("jobs.market_settings", "MarketSettings")}
+_SETTINGS = {
+    "market": ("jobs.market_settings", "MarketSettings"),
+    "telemetry": ("jobs.telemetry_settings", "TelemetrySettings"),
+}
+_REPORTS = {"alerts.ndjson": "jobs.market_report", "answers.ndjson": "jobs.telemetry_report"}
+"""What renders a run's report, by a file that only runs of that job have."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, text in (("describe", "list a job's settings"), ("show", "draw a job's graph")):
         command = commands.add_parser(name, help=text)
         command.add_argument("job", choices=sorted(_SETTINGS))
-    report = commands.add_parser("report", help="render the report of a market run again")
+    report = commands.add_parser("report", help="render the report of a run again")
     report.add_argument("directory", type=Path)
     keys = commands.add_parser(
         "keys",
@@ -82,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _list() -> None:
     for name, (command, summary) in JOBS.items():
-        print(f"{name:<10} {summary}\n{'':<10} {command}")
+        print(f"{name:<14} {summary}\n{'':<14} {command}")
     print("\nSettings of a job: python -m jobs describe JOB")
 
 
@@ -106,10 +119,11 @@ def _show(job: str) -> None:
 
 
 def _report(directory: Path) -> int:
-    from jobs.market_report import render
-
+    module = next((m for name, m in _REPORTS.items() if (directory / name).exists()), None)
     try:
-        print(render(directory))
+        if module is None:
+            raise ValueError(f"{directory}: none of {', '.join(_REPORTS)} is there: not a run")
+        print(importlib.import_module(module).render(directory))
     except (OSError, ValueError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1

@@ -1,7 +1,9 @@
-"""Telemetry events: a generated workload, event files, and this machine's own processes."""
+"""Telemetry events: a generated workload, this machine's own processes, and event files.
 
-from connectors.events.files import EventFileSource
+`connectors.events.files` is imported apart, since its parsers are slow to import.
+"""
+
 from connectors.events.generated import GeneratedSource, Workload
 from connectors.events.host import HostSource
 
-__all__ = ["EventFileSource", "GeneratedSource", "HostSource", "Workload"]
+__all__ = ["GeneratedSource", "HostSource", "Workload"]

@@ -46,7 +46,7 @@ class Workload:
 
     >>> rows = Workload(agents=10, hosts=2).host(1)
     >>> rows.num_rows, rows["agent"][0].as_py()
-    (5, 'agent-00000005')
+    (5, 'agent-00000008')
     """
 
     agents: int = 1_000_000

@@ -41,14 +41,11 @@ class HostSource(FixedPartitionedSource[pa.RecordBatch, int]):
     emits nothing either. Processes that may not be read, or end meanwhile, are left out.
 
     - *Restart*: what passed meanwhile is lost; the number of samples taken is kept.
-    - *End*: after `limit` samples. With `settled`, only when a snapshot that covers the last one
-      has been stored, so that a sink never sees the end of a stream that may yet turn out
-      otherwise: a killed run cannot sample the same again.
+    - *End*: after `limit` samples.
 
     Args:
         limit: How many samples to take; None for no end.
         every: Time between them.
-        settled: See *End*.
         proc: Where the kernel's files are.
         clock: Returns the current time; tests pass their own.
 
@@ -61,7 +58,6 @@ class HostSource(FixedPartitionedSource[pa.RecordBatch, int]):
         limit: int | None,
         *,
         every: timedelta = timedelta(seconds=1),
-        settled: bool = False,
         proc: Path = _PROC,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -71,7 +67,6 @@ class HostSource(FixedPartitionedSource[pa.RecordBatch, int]):
             raise ValueError(f"{proc}/self/schedstat: not there; host metrics need Linux")
         self._limit = limit
         self._every = every
-        self._settled = settled
         self._proc = proc
         self._clock = clock
 
@@ -85,7 +80,6 @@ class HostSource(FixedPartitionedSource[pa.RecordBatch, int]):
             for_part,
             self._limit,
             self._every,
-            self._settled,
             self._proc,
             self._clock,
             resume_state or 0,
@@ -98,7 +92,6 @@ class _HostPartition(StatefulSourcePartition[pa.RecordBatch, int]):
         name: str,
         limit: int | None,
         every: timedelta,
-        settled: bool,
         proc: Path,
         clock: Callable[[], datetime],
         taken: int,
@@ -106,20 +99,15 @@ class _HostPartition(StatefulSourcePartition[pa.RecordBatch, int]):
         self._name = name
         self._limit = limit
         self._every = every
-        self._settled = settled
         self._proc = proc
         self._clock = clock
         self._taken = taken
-        self._stored = taken
         self._before = self._read()
         self._due = clock() + every
 
     def next_batch(self) -> list[pa.RecordBatch]:
         if self._limit is not None and self._taken >= self._limit:
-            # Asked again after a snapshot, whose epoch is thereby stored.
-            if not self._settled or self._stored >= self._limit:
-                raise StopIteration
-            return []
+            raise StopIteration
         now = self._clock()
         if now < self._due:
             return []
@@ -146,12 +134,10 @@ class _HostPartition(StatefulSourcePartition[pa.RecordBatch, int]):
         return [pa.RecordBatch.from_pylist(rows, EVENTS)] if rows else []
 
     def next_awake(self) -> datetime | None:
-        if self._limit is not None and self._taken >= self._limit:
-            return self._clock() + timedelta(milliseconds=5)
-        return self._due
+        ended = self._limit is not None and self._taken >= self._limit
+        return None if ended else self._due
 
     def snapshot(self) -> int:
-        self._stored = self._taken
         return self._taken
 
     def _read(self) -> dict[tuple[str, str], _Reading]:
