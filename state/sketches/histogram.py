@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from state.mergeable import Algebra, seal, unseal
-from state.sketches.numeric_column import Values, float_arrays
+from state.sketches.numeric_column import Values, float_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,6 +35,7 @@ _NAME = struct.Struct("<H")
 _HEAD = struct.Struct("<dQddI")  # relative error, nan, minimum, maximum, buckets
 _MAGNITUDE = (1 << 63) - 1
 _LARGEST = 0x7FEF_FFFF_FFFF_FFFF  # bits of the largest finite float64; one more is infinity
+_FEW = 2048  # rows that are counted faster by sorting
 _FINEST, _COARSEST = 1e-5, 0.25  # beyond 1/3 a bucket would span a whole octave
 
 
@@ -96,7 +97,7 @@ class Histogram:
         Raises:
             TypeError: the values are not numbers.
         """
-        for x, nans in float_arrays(values):
+        for x, nans in float_blocks(values):
             self.nans += nans
             if not len(x):
                 continue
@@ -104,8 +105,8 @@ class Histogram:
             self._minimum = min(self._minimum, low)
             self._maximum = max(self._maximum, high)
             keys = self._bucket(x, finite=-math.inf < low and high < math.inf)
-            first, last = self._bucket(np.array([low, high]), finite=False).tolist()
-            if last - first < 4 * len(x) + 1024:
+            first = int(keys.min())
+            if len(x) >= _FEW and int(keys.max()) - first < 4 * len(x):
                 counts = np.bincount(keys - first)
                 found = np.flatnonzero(counts)
                 self._join(found + first, counts[found])
@@ -126,12 +127,19 @@ class Histogram:
         keys += 1
         if not finite:
             keys[np.isinf(x)] = self._top
-        np.negative(keys, out=keys, where=bits < 0)
+        sign = bits >> 63  # 0 or -1
+        keys ^= sign
+        keys -= sign
         return keys
 
     def _join(self, keys: I64, counts: I64) -> None:
-        keys = np.concatenate([self._keys, keys])
-        self._keys, places = np.unique(keys, return_inverse=True)
+        """Add the counts of other buckets, whose keys are sorted and unique."""
+        at = np.searchsorted(self._keys, keys)
+        if len(self._keys) and (self._keys.take(at, mode="clip") == keys).all():
+            self._counts[at] += counts
+            return
+        both = np.concatenate([self._keys, keys])
+        self._keys, places = np.unique(both, return_inverse=True)
         self._counts, old = np.zeros(len(self._keys), dtype=np.int64), self._counts
         np.add.at(self._counts, places, np.concatenate([old, counts]))
 

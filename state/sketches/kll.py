@@ -32,7 +32,7 @@ from state.sketches.kll_image import (
     read_image,
     write_image,
 )
-from state.sketches.numeric_column import Values, float_arrays
+from state.sketches.numeric_column import Values, float_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,7 +46,6 @@ _NAME = struct.Struct("<H")
 _HEAD = struct.Struct("<HBBQdd")  # k, levels, bytes of the variance, nan, minimum, maximum
 _LENGTH = struct.Struct("<I")
 _MOST = 65535  # of k, as in DataSketches
-_BLOCK = 1 << 16  # rows sorted at once
 _FINE = 4  # a sorted block is thinned to at least this many times k values
 _MASK = (1 << 64) - 1
 
@@ -98,14 +97,12 @@ class Kll:
         Raises:
             TypeError: the values are not numbers.
         """
-        for x, nans in float_arrays(values):
+        for x, nans in float_blocks(values):
             self.nans += nans
-            if not len(x):
-                continue
-            self._minimum = min(self._minimum, float(x.min()))
-            self._maximum = max(self._maximum, float(x.max()))
-            for start in range(0, len(x), _BLOCK):
-                self._add_block(x[start : start + _BLOCK])
+            if len(x):
+                self._minimum = min(self._minimum, float(x.min()))
+                self._maximum = max(self._maximum, float(x.max()))
+                self._add_block(x)
 
     def _add_block(self, block: F64) -> None:
         self._count += len(block)

@@ -20,6 +20,7 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
+BLOCK = 1 << 16
 _HALF = {32: pa.int32(), 64: pa.int64()}
 
 
@@ -51,18 +52,22 @@ def number_arrays(values: Values) -> Iterator[F64 | I64 | U64]:
         yield _numbers(values)
 
 
-def float_arrays(values: Values) -> Iterator[tuple[F64, int]]:
-    """Yield the values of a column as float64 with how many NaN were left out.
+def float_blocks(values: Values) -> Iterator[tuple[F64, int]]:
+    """Yield a column as float64, a block that fits the cache at a time.
 
     Integers beyond 2**53 are rounded to the nearest float64, and -0.0 becomes 0.0, so that equal
     values are equal bytes. Errors are those of :func:`number_arrays`.
+
+    Yields:
+        At most `BLOCK` values without NaN, and how many NaN were left out among them.
     """
     for numbers in number_arrays(values):
-        with np.errstate(invalid="ignore"):  # of a signalling NaN
-            floats = np.add(numbers, 0.0, dtype=np.float64)
-        bad = np.isnan(floats)
-        nans = int(np.count_nonzero(bad))
-        yield (floats[~bad] if nans else floats), nans
+        for start in range(0, len(numbers), BLOCK):
+            with np.errstate(invalid="ignore"):  # of a signalling NaN
+                floats = np.add(numbers[start : start + BLOCK], 0.0, dtype=np.float64)
+            bad = np.isnan(floats)
+            nans = int(np.count_nonzero(bad))
+            yield (floats[~bad] if nans else floats), nans
 
 
 def _numbers(column: pa.Array) -> F64 | I64 | U64:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from state.sketches.numeric_column import float_arrays, number_arrays
+from state.sketches.numeric_column import BLOCK, float_blocks, number_arrays
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,19 @@ def test_floats_have_one_zero_and_no_nan() -> None:
     signalling = np.array([0x7FF0000000000001], dtype=np.uint64).view(np.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ((found, nans),) = float_arrays(np.concatenate([[-0.0, np.nan, 2.0], signalling]))
+        ((found, nans),) = float_blocks(np.concatenate([[-0.0, np.nan, 2.0], signalling]))
     assert (found.tolist(), nans) == ([0.0, 2.0], 2)
     assert not np.signbit(found).any()
+
+
+def test_long_columns_come_in_blocks() -> None:
+    values = np.arange(2.5 * BLOCK)
+    values[5] = np.nan
+    blocks = list(float_blocks(pa.chunked_array([values[:3], values[3:]])))
+    assert [len(block) for block, _ in blocks] == [3, BLOCK - 1, BLOCK, BLOCK // 2 - 3]
+    assert [nans for _, nans in blocks] == [0, 1, 0, 0]
+    joined = np.concatenate([block for block, _ in blocks])
+    assert (joined == values[~np.isnan(values)]).all()
 
 
 @pytest.mark.parametrize(
