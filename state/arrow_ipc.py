@@ -43,7 +43,8 @@ _WRITTEN_OUT = frozenset(
 
 _EXTENSION = b"ARROW:extension:name"
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3  # MessageHeader of Message.fbs
-_TIMESTAMP = 10  # of `Type` in Schema.fbs, like the next
+_TIMESTAMP, _INTERVAL = 10, 11  # of `Type` in Schema.fbs, like the next
+_LAST = 26
 _REFUSED = {14: "union", 22: "run-end encoded", 25: "list view", 26: "large list view"}
 _NESTED = {12, 13, 16, 17, 21}  # list, struct, fixed-size list, map, large list
 
@@ -339,6 +340,12 @@ def _check_field(message: _Message, part: tuple[int, int, int], name: str) -> No
     kind = flat.u8(slot) if slot else 0
     if kind in _REFUSED:
         raise ValueError(f"field {name!r}: {_REFUSED[kind]} columns are not read")
+    if not 0 < kind <= _LAST:
+        raise ValueError(f"field {name!r}: type {kind} is not known here")
+    if kind == _INTERVAL:
+        unit = flat.slot(flat.table(flat.target(part, 3, "type")), 0)
+        if not unit or flat.u16(unit) != 2:  # pyarrow has no class for the others
+            raise ValueError(f"field {name!r}: intervals are read as months, days, nanoseconds")
     if kind == _TIMESTAMP:
         zone = flat.string(flat.table(flat.target(part, 3, "type")), 1)
         if not zone.isascii():

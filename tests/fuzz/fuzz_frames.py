@@ -2,6 +2,7 @@
 
     python tests/fuzz/fuzz_frames.py -runs=200000
     python tests/fuzz/fuzz_frames.py -max_total_time=3600 -seed=7
+    python tests/fuzz/fuzz_frames.py crash-...
 
 Flags are libFuzzer's. Seeds are streams with one batch of each type, made here. Arrow's C++ is not
 instrumented, so mutations keep the frames whole and go into their bodies: three of four times the
@@ -20,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import atheris  # type: ignore[import-untyped]  # it has none
+import atheris
 import pyarrow as pa
 
 with atheris.instrument_imports(include=["state.frames", "state.arrow_ipc"]):
@@ -60,6 +61,10 @@ def seeds() -> list[bytes]:
         pa.nulls(3),
         pa.array([1, 2, None], pa.timestamp("us", tz="UTC")),
         pa.array([1, 2, None], pa.decimal128(9, 2)),
+        pa.array([1, 2, None], pa.duration("s")),
+        pa.array([1, 2, None], pa.time64("us")),
+        pa.array([1, 2, None], pa.date64()),
+        pa.array([(1, 2, 3), None, (0, 0, 0)], pa.month_day_nano_interval()),
         pa.array([[1, 2], None, []]),
         pa.array([["a"], None, ["b", None]], pa.large_list(pa.string())),
         pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int16(), 2)),
@@ -191,12 +196,14 @@ def _split(data: bytes) -> list[bytes]:
 
 
 def main() -> None:
-    """Fuzz until libFuzzer's flags say to stop."""
+    """Fuzz until libFuzzer's flags say to stop, or try the inputs named."""
     with tempfile.TemporaryDirectory() as corpus:
         for i, seed in enumerate(seeds()):
             (Path(corpus) / f"seed-{i:02d}").write_bytes(seed)
         limits = ["-timeout=5", "-rss_limit_mb=512", "-max_len=8192"]
-        atheris.Setup([sys.argv[0], *limits, *sys.argv[1:], corpus], receive, custom_mutator=mutate)
+        named = any(Path(argument).is_file() for argument in sys.argv[1:])
+        arguments = [sys.argv[0], *limits, *sys.argv[1:], *([] if named else [corpus])]
+        atheris.Setup(arguments, receive, custom_mutator=mutate)
         atheris.Fuzz()
 
 

@@ -28,6 +28,7 @@ ONE_OF_EACH = [
     pa.array([b"abc", None, b"def"], pa.binary(3)),
     pa.nulls(3),
     pa.array([1, 2, None], pa.timestamp("us", tz="UTC")),
+    pa.array([(1, 2, 3), None, (0, 0, 0)], pa.month_day_nano_interval()),
     pa.array([[1, 2], None, []], pa.large_list(pa.int32())),
     pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int16(), 2)),
     pa.array([{"x": 1, "y": "a"}, None, {"x": None, "y": "b"}]),
@@ -249,6 +250,37 @@ def test_a_schema_that_names_one_field_many_times() -> None:
         assert len(body) < 9000
         with pytest.raises(FrameError, match="names parts of itself many times"):
             ItemDecoder().add_schema(Schema(1, body))
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit", "reason"),
+    [
+        (11, 0, "intervals are read as months, days, nanoseconds"),
+        (11, 1, "intervals are read as months, days, nanoseconds"),
+        (11, 2, ""),
+        (0, 0, "type 0 is not known"),
+        (27, 0, "type 27 is not known"),
+    ],
+)
+def test_types_that_pyarrow_cannot_show(kind: int, unit: int, reason: str) -> None:
+    flat = Flatbuffer()
+    message = flat.table(s0=b"\x04\0", s1=b"\x01", s2=bytes(4))
+    flat.point(0, message)
+    schema = flat.table(s1=bytes(4))
+    flat.point(message + 12, schema)
+    fields = flat.vector(1)
+    flat.point(schema + 4, fields)
+    part = flat.table(s0=bytes(4), s2=bytes([kind]), s3=bytes(4), s5=bytes(4))
+    flat.point(fields + 4, part)
+    flat.point(part + 4, flat.text(b"x"))
+    flat.point(part + 12, flat.table(s0=bytes([unit, 0])))
+    flat.point(part + 16, flat.vector(0))
+    decoder = ItemDecoder()
+    if reason:
+        with pytest.raises(FrameError, match=reason):
+            decoder.add_schema(Schema(1, flat.message()))
+    else:
+        decoder.add_schema(Schema(1, flat.message()))
 
 
 @pytest.mark.parametrize("big_endian", [False, True])
