@@ -6,6 +6,7 @@ message and merge together, part by part.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -131,7 +132,7 @@ class Product:
             last = name
             if at > len(payload):
                 raise ValueError(f"{_KIND}: part {name!r} is cut off")
-            kind = part[_KIND_AT : _KIND_AT + part[4]] if len(part) > _KIND_AT else b""
+            kind = _kind(part)
             if kind not in kinds:
                 raise ValueError(f"{_KIND}: part {name!r} is no sketch but {kind!r}")
             parts[name] = kinds[kind].from_bytes(part)
@@ -140,16 +141,22 @@ class Product:
         return cls(parts)
 
 
+@functools.cache
 def _kinds() -> dict[bytes, type[Foldable]]:
     """Return the classes of :mod:`state.sketches` by the kind in their envelopes."""
     from state import sketches
 
-    return {
-        b"histogram": sketches.Histogram,
-        b"kll": sketches.Kll,
-        b"moments": sketches.Moments,
-        b"reservoir": sketches.Reservoir,
-    }
+    found: dict[bytes, type[Foldable]] = {}
+    for name in sketches.__all__:
+        sketch = getattr(sketches, name)
+        empty = sketch(stream=0) if sketch is sketches.Reservoir else sketch()
+        found[_kind(empty.to_bytes())] = sketch
+    return found
+
+
+def _kind(data: bytes) -> bytes:
+    """Return the kind in an envelope of `seal`, empty where there is none."""
+    return data[_KIND_AT : _KIND_AT + data[4]] if len(data) > _KIND_AT else b""
 
 
 def _brief(kinds: Mapping[str, type[Foldable]]) -> str:

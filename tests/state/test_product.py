@@ -2,6 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from state import sketches
 from state.mergeable import Algebra, seal, unseal
 from state.product import Product
 from state.sketches import Histogram, Kll, Moments, Reservoir
@@ -71,6 +72,17 @@ def test_parts_that_have_no_place() -> None:
         Product({})
     with pytest.raises(ValueError, match="name"):
         Product({"n" * 70_000: Moments()})
+
+
+@pytest.mark.parametrize("name", sketches.__all__)
+def test_every_sketch_can_be_a_part(name: str) -> None:
+    kind = getattr(sketches, name)
+    part = kind(["x"], stream=1) if kind is Reservoir else kind("x")
+    product = Product({"a": part, "b": Moments("x")})
+    product.update(rows(3))
+    again = Product.from_bytes(product.to_bytes())
+    assert type(again["a"]) is kind
+    assert again.to_bytes() == product.to_bytes()
 
 
 def test_only_sketches_are_read() -> None:
