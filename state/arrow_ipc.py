@@ -28,6 +28,8 @@ from pyarrow import types
 
 MAX_FIELDS = 4096
 MAX_DEPTH = 16
+MAX_METADATA = 1 << 20
+"""Bytes of one message's metadata; a batch of 4096 fields needs a quarter of it."""
 MAX_EXPANSION = 1 << 28
 """Bytes that the dictionaries and views of one batch may stand for, by default."""
 _WIDEST = 32  # bytes of the widest flat value, a decimal256
@@ -279,6 +281,8 @@ def _messages(body: bytes) -> list[_Message]:
             break
         if length % 8 or position + length > len(body):
             raise ValueError("the message's metadata is cut off or not padded")
+        if length > MAX_METADATA:
+            raise ValueError(f"{length} bytes of metadata; at most {MAX_METADATA}")
         flat = _Flat(body[position : position + length])
         root = flat.root()
         version, kind, size = flat.slot(root, 0), flat.slot(root, 1), flat.slot(root, 3)

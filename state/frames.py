@@ -329,8 +329,9 @@ class ItemEncoder:
 
         Raises:
             TypeError: items of this type, or with a column of this type, are not sent.
-            FrameError: the frame would be larger than the receiver takes, or it is one schema
-                too many.
+            FrameError: the frame would be larger than the receiver takes, it is one schema too
+                many, or the batch is not valid (nulls where its schema has none, text that is
+                not UTF-8).
         """
         if isinstance(item, pa.RecordBatch):
             return self._encode_batch(item)
@@ -354,27 +355,37 @@ class ItemEncoder:
         ):
             self._last_id = self._identify(schema)
             self._last = schema
-        if self._last_id:
-            body = batch.serialize().to_pybytes()
-            return Kind.BATCH, self._last_id, self._sized(body, self._max_body)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, schema) as writer:
-            writer.write_batch(batch)
-        return Kind.TABLE, 0, self._sized(sink.getvalue().to_pybytes(), self._max_body)
+        # Read back what a receiver would refuse: once it is in a spool, it is sent for ever.
+        try:
+            if self._last_id:
+                body = self._sized(batch.serialize().to_pybytes(), self._max_body)
+                arrow_ipc.read_batch(body, schema)
+                return Kind.BATCH, self._last_id, body
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, schema) as writer:
+                writer.write_batch(batch)
+            body = self._sized(sink.getvalue().to_pybytes(), self._max_body)
+            arrow_ipc.read_stream(body)
+            return Kind.TABLE, 0, body
+        except ValueError as error:
+            raise FrameError(f"a batch cannot be sent: {error}") from error
 
     def _identify(self, schema: pa.Schema) -> int:
         for part in schema:
             reason = arrow_ipc.refusal(part.type)
             if reason:
                 raise TypeError(f"column {part.name!r} is not sent: {reason}")
+        body = self._sized(schema.serialize().to_pybytes(), MAX_SCHEMA - 5)
+        try:
+            arrow_ipc.read_schema(body)
+        except ValueError as error:
+            raise TypeError(f"batches of this schema are not sent: {error}") from error
         if any(arrow_ipc.has_dictionary(part.type) for part in schema):
             return 0
-        body = schema.serialize().to_pybytes()
         identity = self._ids.get(body)
         if identity is None:
             if len(self.schemas) >= MAX_SCHEMAS:
                 raise FrameError(f"more than {MAX_SCHEMAS} different schemas on one stream")
-            self._sized(body, MAX_SCHEMA - 5)
             identity = max(self.schemas, default=0) + 1
             self._ids[body] = identity
             self.schemas[identity] = body

@@ -6,17 +6,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from state.arrow_ipc import MAX_EXPANSION
-from state.frames import Data, FrameError, ItemDecoder, ItemEncoder, Kind, Schema
+from state.arrow_ipc import MAX_EXPANSION, has_dictionary
+from state.frames import Data, FrameError, ItemDecoder, Kind, Schema
 
 
 def framed(batch: pa.RecordBatch, expansion: int = MAX_EXPANSION) -> tuple[ItemDecoder, Data]:
-    """A batch on the wire, and a decoder that knows its schema."""
-    encoder, decoder = ItemEncoder(), ItemDecoder(max_expansion=expansion)
-    kind, schema, body = encoder.encode(batch)
-    if schema:
-        decoder.add_schema(Schema(schema, encoder.schemas[schema]))
-    return decoder, Data(0, kind, schema, body)
+    """A batch on the wire as a careless sender writes it, and a decoder that knows its schema."""
+    decoder = ItemDecoder(max_expansion=expansion)
+    if any(has_dictionary(part.type) for part in batch.schema):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        return decoder, Data(0, Kind.TABLE, 0, sink.getvalue().to_pybytes())
+    decoder.add_schema(Schema(1, batch.schema.serialize().to_pybytes()))
+    return decoder, Data(0, Kind.BATCH, 1, batch.serialize().to_pybytes())
 
 
 MEMORY = 256 << 20
@@ -309,6 +312,14 @@ def test_big_endian_data_is_refused(big_endian: bool) -> None:
         return
     with pytest.raises(FrameError, match="big-endian data is not read"):
         ItemDecoder().add_schema(Schema(1, flat.message()))
+
+
+def test_metadata_has_a_limit() -> None:
+    batch = pa.record_batch({"x": [1]})
+    decoder, data = framed(batch)
+    head = struct.pack("<Ii", 0xFFFFFFFF, 8 << 20)
+    with pytest.raises(FrameError, match="8388608 bytes of metadata; at most 1048576"):
+        decoder.decode(Data(0, data.kind, data.schema, head + bytes(8 << 20)))
 
 
 def test_schemas_have_a_depth_and_a_number_of_fields() -> None:

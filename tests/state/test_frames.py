@@ -480,11 +480,45 @@ def test_metadata_does_not_make_another_schema() -> None:
     assert sent(ItemEncoder(), ItemDecoder(schema=ASKED), batch) == batch
 
 
-def test_a_column_that_may_not_have_nulls() -> None:
-    schema = pa.schema([pa.field("x", pa.int64(), nullable=False)])
-    batch = pa.RecordBatch.from_arrays([pa.array([1, None])], schema=schema)
+NOT_NULL = pa.schema([pa.field("x", pa.int64(), nullable=False)])
+
+
+@pytest.mark.parametrize(
+    ("batch", "reason"),
+    [
+        (
+            pa.RecordBatch.from_arrays([pa.array([1, None])], schema=NOT_NULL),
+            "column 'x' has nulls and may not",
+        ),
+        (
+            pa.record_batch({"x": pa.array([b"\xff"]).view(pa.string())}),
+            "Invalid UTF8",
+        ),
+        (pa.record_batch({"x": pa.nulls(2_000_000)}), "2000000 rows in 0 bytes"),
+        (
+            pa.record_batch({"x": pa.array(["x" * 30_000] * 10_000).dictionary_encode()}),
+            "'x' stands for more than",
+        ),
+    ],
+)
+def test_what_a_receiver_refuses_is_not_sent(batch: pa.RecordBatch, reason: str) -> None:
+    with pytest.raises(FrameError, match=reason):
+        ItemEncoder().encode(batch)
+
+
+def test_a_schema_that_a_receiver_refuses_is_not_sent() -> None:
+    wide = pa.record_batch({f"x{i}": [1] for i in range(4097)})
+    with pytest.raises(TypeError, match="more than 4096 fields"):
+        ItemEncoder().encode(wide)
+    assert ItemEncoder().encode(wide.select(range(4096)))[0] == Kind.BATCH
+
+
+def test_a_receiver_checks_for_nulls_itself() -> None:
+    lax = pa.RecordBatch.from_arrays([pa.array([1, None])], names=["x"])
+    decoder = ItemDecoder()
+    decoder.add_schema(Schema(1, NOT_NULL.serialize().to_pybytes()))
     with pytest.raises(FrameError, match="column 'x' has nulls and may not"):
-        sent(ItemEncoder(), ItemDecoder(), batch)
+        decoder.decode(Data(0, Kind.BATCH, 1, lax.serialize().to_pybytes()))
 
 
 # Hostile messages
