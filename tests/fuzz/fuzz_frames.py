@@ -63,7 +63,7 @@ def seeds() -> list[bytes]:
         pa.array([1, 2, None], pa.decimal128(9, 2)),
         pa.array([1, 2, None], pa.duration("s")),
         pa.array([1, 2, None], pa.time64("us")),
-        pa.array([1, 2, None], pa.date64()),
+        pa.array([0, 86_400_000, None], pa.date64()),
         pa.array([(1, 2, 3), None, (0, 0, 0)], pa.month_day_nano_interval()),
         pa.array([[1, 2], None, []]),
         pa.array([["a"], None, ["b", None]], pa.large_list(pa.string())),
