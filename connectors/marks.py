@@ -1,14 +1,18 @@
-"""Tell a sink when its input begins and when it is complete.
+"""Tell a sink when its input begins, when it is complete, and when all of it is durable.
 
 Bytewax builds a sink at its first item and closes it after failures as it does at the end, so a
 sink alone knows neither an empty stream nor a complete one. :func:`output` sends a :class:`Mark`
-before the items, and another with their number once no worker has any left.
+before the items, and another with their number once no worker has any left. A sink that may let
+nothing go before a snapshot covers it asks for a third one, in an epoch of its own: the engine
+begins an epoch only when the one before has been stored.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import bytewax.operators as op
@@ -16,6 +20,9 @@ from bytewax.dataflow import operator
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import KeyedStream, StatefulLogic
 from bytewax.outputs import FixedPartitionedSink
+
+_LOOK = timedelta(milliseconds=10)
+"""How often a closing source looks whether the others have ended."""
 
 KEY = "run"
 """The one partition of a sink that takes marks."""
@@ -27,9 +34,11 @@ class Mark:
 
     Args:
         total: None at the begin; at the end, the number of items that were sent.
+        settled: All items came in epochs whose snapshots are durable.
     """
 
-    total: int | None
+    total: int | None = None
+    settled: bool = False
 
 
 def check_opened(opened: bool, place: object) -> None:
@@ -42,8 +51,8 @@ def check_opened(opened: bool, place: object) -> None:
     """
     if not opened:
         raise ValueError(
-            f"{place}: connect the stream with connectors.marks.output; bytewax.operators.output "
-            "does not tell a sink that its input is complete"
+            f"{place}: connect the stream with connectors.marks.output (or connectors.quic.send); "
+            "bytewax.operators.output does not tell a sink that its input is complete"
         )
 
 
@@ -67,7 +76,7 @@ class _OpeningPartition(StatefulSourcePartition[Mark, bool]):
         if self._sent:
             raise StopIteration
         self._sent = True
-        return [Mark(None)]
+        return [Mark()]
 
     def snapshot(self) -> bool:
         return self._sent
@@ -90,16 +99,73 @@ class _Counter(StatefulLogic[int, Mark, int]):
         return self._total
 
 
+class _Closing(FixedPartitionedSource[Mark, None]):
+    """One mark, in the epoch after the one in which `complete` was set.
+
+    Its partition has the sink's name, so the engine puts both on one worker.
+    """
+
+    def __init__(self, complete: threading.Event) -> None:
+        self._complete = complete
+
+    def list_parts(self) -> list[str]:
+        return [KEY]
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: None
+    ) -> StatefulSourcePartition[Mark, None]:
+        return _ClosingPartition(self._complete)
+
+
+class _ClosingPartition(StatefulSourcePartition[Mark, None]):
+    def __init__(self, complete: threading.Event) -> None:
+        self._complete = complete
+        self._seen = False
+        self._next_epoch = False
+        self._sent = False
+
+    def next_batch(self) -> Iterable[Mark]:
+        if self._sent:
+            raise StopIteration
+        if not self._next_epoch:
+            self._seen = self._complete.is_set()
+            return []
+        self._sent = True
+        return [Mark(settled=True)]
+
+    def next_awake(self) -> datetime:
+        return datetime.now(UTC) + _LOOK
+
+    def snapshot(self) -> None:
+        # The other sources have ended in this epoch: this one cannot be ahead of them.
+        self._next_epoch = self._seen
+
+
 @operator
-def output(step_id: str, up: KeyedStream[Any], sink: FixedPartitionedSink[Any, Any]) -> None:
+def output(
+    step_id: str,
+    up: KeyedStream[Any],
+    sink: FixedPartitionedSink[Any, Any],
+    complete: threading.Event | None = None,
+) -> None:
     """Write a stream to a sink that takes marks: those of `connectors.files` and `QuicSink`.
 
     Use it in place of ``bytewax.operators.output``. All items go to the sink's one partition,
     whatever their key.
+
+    Args:
+        step_id: unique name of the step.
+        up: what to write.
+        sink: where to.
+        complete: set by the sink once it has all items; the mark that says that their snapshots
+            are durable follows then, and the flow ends one epoch later.
     """
     opening = op.input("open", up.flow(), _Opening())
     zero = op.map("begin", opening, lambda _: (KEY, 0))
     ones = op.map("one", up, lambda _: (KEY, 1))
     end = op.stateful("count", op.merge("counted", zero, ones), _Counter)
-    begin = op.key_on("begin_key", opening, lambda _: KEY)
-    op.output("write", op.merge("all", begin, up, end), sink)
+    marks: list[KeyedStream[Any]] = [op.key_on("begin_key", opening, lambda _: KEY), end]
+    if complete is not None:
+        closing = op.input("close", up.flow(), _Closing(complete))
+        marks.append(op.key_on("close_key", closing, lambda _: KEY))
+    op.output("write", op.merge("all", up, *marks), sink)

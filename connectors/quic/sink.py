@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+from bytewax.dataflow import operator
+from bytewax.operators import KeyedStream
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from connectors.marks import KEY, Mark, check_opened
+from connectors.marks import KEY, Mark, check_opened, output
 from connectors.quic import commits, metrics
 from connectors.quic.address import parse
 from connectors.quic.connection import LIMITS, Limits
@@ -35,8 +37,8 @@ class QuicSink(FixedPartitionedSink[Any, SinkPosition]):
     """Send a stream to the `QuicSource` of another dataflow, each item exactly once.
 
     Items are ``(key, item)`` with an Arrow RecordBatch, bytes, or anything that msgspec encodes;
-    the key is not sent. Connect them with :func:`connectors.marks.output`, which tells the other
-    end when the stream is complete. One worker sends everything, in order of arrival.
+    the key is not sent. Connect them with :func:`send`, which tells the other end when the stream
+    is complete. One worker sends everything, in order of arrival.
 
     - *Lost link, lost peer*: frames wait in the spool, on disk, and go out when the peer is back.
     - *Back-pressure*: when the peer does not keep up and the spool holds `spool_limit` bytes, the
@@ -45,7 +47,8 @@ class QuicSink(FixedPartitionedSink[Any, SinkPosition]):
       default frames go out at once, so the flow must produce the same items again, in the same
       order: the spool compares, and an error says so if it does not. A flow that cannot promise
       this (several workers, several senders upstream, a live source) sets `hold`: frames then
-      wait until a snapshot that covers them is durable, at the price of up to one epoch.
+      wait until a snapshot that covers them is durable. That costs up to one epoch, and needs a
+      flow in which items keep coming, or a `QuicSource` in the same process.
     - *End*: the run waits up to `linger` until the peer has everything for good.
     - *Failure*: when the flow fails or is stopped, what was not acknowledged stays in the spool.
 
@@ -89,6 +92,8 @@ class QuicSink(FixedPartitionedSink[Any, SinkPosition]):
         self.spool_limit = spool_limit
         self.linger = linger
         self.limits = limits
+        self.complete = threading.Event()
+        """Set once the running sink has all items of its stream."""
 
     def list_parts(self) -> list[str]:
         """Name the one partition."""
@@ -108,6 +113,7 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
         self._sink = sink
         self._opened = resume is not None
         self._total: int | None = None
+        self._settled = False
         self._spool = Spool(sink.spool)
         try:
             start = self._resume(resume)
@@ -140,13 +146,12 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
                 f"{self._sink.spool}: not the spool that this flow had before the restart; frames "
                 "that the peer has not acknowledged would be lost"
             )
-        released = max(start, _Watermark.read(self._sink.spool))
-        self._watermark = _Watermark(self._sink.spool)
-        if self._sink.hold and spool.next > released:
-            spool.cut(released)
+        if self._sink.hold:
+            # Nothing beyond a durable snapshot was sent, and this is the last of them.
+            spool.cut(max(start, spool.first))
         self._outbox = Outbox(spool, self._sink.channel, self._sink.part)
         spool.rewind(start)
-        self._outbox.release(released if self._sink.hold else _EVERYTHING)
+        self._outbox.release(start if self._sink.hold else _EVERYTHING)
         return start
 
     def write_batch(self, values: list[Any]) -> None:
@@ -164,15 +169,23 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
             self.committed()
         for value in values:
             if isinstance(value, Mark):
-                self._opened, self._total = True, value.total
+                self._marked(value)
                 continue
             self._append(value)
         self._dialer.wake()
-        if self._total == self._received and not self._ended:
+        complete = self._total == self._received
+        if complete:
+            self._sink.complete.set()
+        if complete and not self._ended and (self._settled or not self._sink.hold):
             # Not in close(): what is raised there, the engine turns into a panic.
             self._finish()
         else:
             self._make_room()
+
+    def _marked(self, mark: Mark) -> None:
+        self._opened = True
+        self._settled = self._settled or mark.settled
+        self._total = self._total if mark.total is None else mark.total
 
     def _append(self, item: pa.RecordBatch | bytes | Any) -> None:
         kind, schema, body = self._encoder.encode(item)
@@ -190,7 +203,6 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
                 f"flow has now ended after {spool.cursor}: it did not produce the same items again"
             )
         self._ended = True
-        self._release(spool.next)
         self._dialer.finish(spool.next)
         self._linger()
 
@@ -200,16 +212,11 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
             outbox = self._outbox
             self._dialer.wait(lambda: spool.held <= limit or spool.first >= outbox.released)
 
-    def _release(self, sequence: int) -> None:
-        if self._sink.hold and sequence > self._outbox.released:
-            self._watermark.write(sequence)
-            self._outbox.release(sequence)
-
     def committed(self) -> None:
         """Let frames go that the last snapshot covers: it is durable."""
         self._epoch_done = False
         if self._sink.hold:
-            self._release(self._snapshotted)
+            self._outbox.release(self._snapshotted)
             self._dialer.wake()
 
     def snapshot(self) -> SinkPosition:
@@ -241,22 +248,7 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
             )
 
 
-class _Watermark:
-    """How far a holding sink has let frames go: what a restart may not take back."""
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "released"
-
-    @classmethod
-    def read(cls, directory: Path) -> int:
-        try:
-            return int.from_bytes((directory / "released").read_bytes(), "little")
-        except FileNotFoundError:
-            return 0
-
-    def write(self, sequence: int) -> None:
-        handle = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            os.pwrite(handle, sequence.to_bytes(8, "little"), 0)
-        finally:
-            os.close(handle)
+@operator
+def send(step_id: str, up: KeyedStream[Any], sink: QuicSink) -> None:
+    """Send a stream over a link, and tell the other end when it is complete."""
+    output("send", up, sink, sink.complete if sink.hold else None)

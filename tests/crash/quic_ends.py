@@ -20,7 +20,7 @@ from bytewax.testing import run_main
 
 from connectors.files import NdjsonSink
 from connectors.marks import output
-from connectors.quic import Identity, QuicSink, QuicSource, Received
+from connectors.quic import Identity, QuicSink, QuicSource, Received, send
 
 COUNT = int(os.environ.get("COUNT", "400"))
 HOLD = os.environ.get("HOLD") == "1"
@@ -66,7 +66,7 @@ def sender(directory: Path) -> Dataflow:
         spool=directory / "spool",
         hold=HOLD,
     )
-    output("link", numbers, sink)
+    send("link", numbers, sink)
     return flow
 
 

@@ -26,8 +26,7 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.testing import TestingSink, TestingSource, run_main
 from prometheus_client import REGISTRY
 
-from connectors.marks import output
-from connectors.quic import Identity, Limits, QuicSink, QuicSource, Received
+from connectors.quic import Identity, Limits, QuicSink, QuicSource, Received, send
 from connectors.quic.certificates import make_authority, make_node
 from connectors.quic.connection import ALPN, Code
 from connectors.testing.relay import UdpRelay
@@ -82,7 +81,7 @@ class Link:
             linger=timedelta(seconds=linger),
             **options,
         )
-        output("out", stream, sink)
+        send("out", stream, sink)
         return flow
 
     def receiver(self, *expect: str, **options: Any) -> Dataflow:
