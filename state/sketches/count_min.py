@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,16 @@ from state.hashing import hash64
 from state.mergeable import Algebra, seal, unseal
 from state.sketches.count_min_bytes import read_table, write_table
 from state.sketches.count_min_seeds import library_agrees, row_seeds
-from state.sketches.count_min_slots import I64, column_slots, count
-from state.sketches.weights import LARGEST_TOTAL, exact_sum, whole_weights
+from state.sketches.count_min_slots import column_slots
+from state.sketches.weights import (
+    I64,
+    LARGEST_TOTAL,
+    Weights,
+    entry_weights,
+    exact_sum,
+    tally,
+    whole_weights,
+)
 
 _KIND = "count-min"
 _HEAD = struct.Struct("<BIQHQ")  # rows, buckets, seed, bytes of the name, total
@@ -87,11 +95,7 @@ class CountMin:
         """The weight of all values counted."""
         return self._total
 
-    def add(
-        self,
-        values: Values,
-        weights: pa.Array | pa.ChunkedArray | npt.NDArray[Any] | None = None,
-    ) -> None:
+    def add(self, values: Values, weights: Weights | None = None) -> None:
         """Count the values of a column, once each or with whole weights.
 
         Args:
@@ -235,7 +239,7 @@ class CountMin:
     def _add(self, column: pa.Array, weights: I64 | None) -> None:
         if types.is_dictionary(column.type):
             if len(column.dictionary) <= len(column):
-                self._add(column.dictionary, _uses(column, weights))
+                self._add(column.dictionary, entry_weights(column, weights))
             else:
                 self._add(column.dictionary_decode(), weights)
             return
@@ -249,7 +253,7 @@ class CountMin:
             return
         table = self._counters()
         for part, row, slots in slots_of:
-            count(slots, None if weights is None else weights[part], table[row])
+            tally(slots, None if weights is None else weights[part], table[row])
         self._total += added
 
     def _counters(self) -> I64:
@@ -267,18 +271,6 @@ class CountMin:
         ours = row_seeds(self.seed, self.rows)
         if self._row_seeds != ours or not library_agrees(self.seed, self.rows):
             raise ValueError("DataSketches has other seeds for the rows here: tables do not match")
-
-
-def _uses(column: pa.Array, weights: I64 | None) -> I64:
-    # The weight of each entry of the dictionary.
-    indices = column.indices
-    if indices.null_count:
-        if weights is not None:
-            weights = weights[indices.is_valid().to_numpy(zero_copy_only=False)]
-        indices = indices.drop_null()
-    uses = np.zeros(len(column.dictionary), np.int64)
-    count(indices.to_numpy(zero_copy_only=False).astype(np.uint32), weights, uses)
-    return uses
 
 
 def _seed_hash(seed: int) -> int:

@@ -7,10 +7,8 @@ of buckets, as in Apache DataSketches. What does not depend on the seed is mixed
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from state.column_buffers import Runs, Words, column_buffers
@@ -26,8 +24,6 @@ from state.murmur import (
     mixed_tail,
     word_pair,
 )
-
-I64: TypeAlias = npt.NDArray[np.int64]
 
 _BLOCK = 1 << 13
 _15 = np.uint64(15)
@@ -69,14 +65,6 @@ def _rows_of_runs(
         else:
             _of_runs(offsets, buffers.data, first, second, seed, buckets, slots)
         yield row
-
-
-def count(slots: U32, weights: I64 | None, counters: I64) -> None:
-    """Add 1, or each weight, to the counter of each slot."""
-    if weights is None:
-        _count(slots, counters)
-    else:
-        _count_weights(slots, weights, counters)
 
 
 @inlined
@@ -139,15 +127,3 @@ def _of_runs(
         h1, h2 = mix_blocks(data, at, length >> _4, seed)
         hashes[i] = finish(h1 ^ first[i], h2 ^ second[i], length)[0]
     _reduce(hashes, buckets, slots)
-
-
-@compiled
-def _count(slots: U32, counters: I64) -> None:
-    for i in range(slots.size):
-        counters[slots[i]] += 1
-
-
-@compiled
-def _count_weights(slots: U32, weights: I64, counters: I64) -> None:
-    for i in range(slots.size):
-        counters[slots[i]] += weights[i]

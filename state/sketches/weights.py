@@ -1,4 +1,4 @@
-"""Whole weights of rows, as the frequency sketches take them."""
+"""Whole weights of rows, and their sums, as the frequency sketches take them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from state.murmur import U32, compiled
+
 I64: TypeAlias = npt.NDArray[np.int64]
+Weights: TypeAlias = pa.Array | pa.ChunkedArray | npt.NDArray[Any]
 
 LARGEST_TOTAL = 2**63 - 1
 
 
-def whole_weights(weights: pa.Array | pa.ChunkedArray | npt.NDArray[Any], count: int) -> I64:
+def whole_weights(weights: Weights, count: int) -> I64:
     """Return ``count`` weights as int64.
 
     Raises:
@@ -37,6 +40,45 @@ def whole_weights(weights: pa.Array | pa.ChunkedArray | npt.NDArray[Any], count:
 
 
 def exact_sum(weights: I64) -> int:
-    """Return the sum of weights that may not fit 64 bits."""
+    """Return the sum of weights >= 0 that may not fit 64 bits.
+
+    >>> exact_sum(np.array([2**63 - 1, 2**63 - 1])) == 2**64 - 2
+    True
+    """
     high, low = weights >> 32, weights & 0xFFFFFFFF
     return (int(high.sum()) << 32) + int(low.sum())
+
+
+def tally(places: U32, weights: I64 | None, counters: I64) -> None:
+    """Add 1, or each weight, to the counter at each place, which must exist."""
+    if weights is None:
+        _tally(places, counters)
+    else:
+        _tally_weights(places, weights, counters)
+
+
+def entry_weights(column: pa.DictionaryArray, weights: I64 | None) -> I64:
+    """Return the weight of all rows of each entry of a column's dictionary."""
+    indices = column.indices
+    if indices.null_count:
+        if weights is not None:
+            weights = weights[indices.is_valid().to_numpy(zero_copy_only=False)]
+        indices = indices.drop_null()
+    sums = np.zeros(len(column.dictionary), np.int64)
+    places = indices.to_numpy(zero_copy_only=False).astype(np.uint32)
+    if len(places) and places.max() >= len(sums):
+        raise ValueError("an index beyond the dictionary of the column")
+    tally(places, weights, sums)
+    return sums
+
+
+@compiled
+def _tally(places: U32, counters: I64) -> None:
+    for i in range(places.size):
+        counters[places[i]] += 1
+
+
+@compiled
+def _tally_weights(places: U32, weights: I64, counters: I64) -> None:
+    for i in range(places.size):
+        counters[places[i]] += weights[i]
