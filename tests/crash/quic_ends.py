@@ -1,4 +1,5 @@
 """The two ends of a link as processes, for tests that kill them: ``quic_ends.py ROLE DIRECTORY``.
+With CLUSTER=address,address it is process ``quic_ends.py ROLE DIRECTORY INDEX`` of a cluster.
 
 The sender writes what it sends to sent.ndjson, the receiver what it gets to received.ndjson; both
 tables are exact after restarts. With HOLD=1 the sender's items differ each time it starts.
@@ -16,7 +17,7 @@ import pyarrow as pa
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.recovery import RecoveryConfig
-from bytewax.testing import run_main
+from bytewax.testing import cluster_main, run_main
 
 from connectors.files import NdjsonSink
 from connectors.marks import output
@@ -93,4 +94,9 @@ if __name__ == "__main__":
     role, place = sys.argv[1], Path(sys.argv[2])
     recovery = RecoveryConfig(place / f"recovery-{role}", backup_interval=timedelta(0))
     made = sender(place) if role == "sender" else receiver(place)
-    run_main(made, epoch_interval=EPOCH, recovery_config=recovery)
+    if "CLUSTER" in os.environ:
+        addresses = os.environ["CLUSTER"].split(",")
+        index = int(sys.argv[3])
+        cluster_main(made, addresses, index, epoch_interval=EPOCH, recovery_config=recovery)
+    else:
+        run_main(made, epoch_interval=EPOCH, recovery_config=recovery)
