@@ -420,7 +420,7 @@ while spool.cursor < 1_000_000:
     sys.stdout.flush()
     if number % 97 == 96:
         spool.prune(max(spool.first, number - 300))
-    if number % 501 == 500:
+    if number % 1501 == 1500:
         spool.sync()
 """
 
@@ -536,10 +536,12 @@ def test_a_writer_and_a_reader_at_once(tmp_path: Path) -> None:
 
     def reads() -> None:
         try:
+            synced = 0
             while len(found) < count:
                 found.extend(frame.body for frame in spool.read(len(found), 500))
                 spool.prune(max(len(found) - 20, 0))
-                if len(found) % 10 == 0:
+                if len(found) >= synced + 500:
+                    synced = len(found)
                     spool.sync()
         except BaseException as error:
             failed.append(error)
