@@ -59,7 +59,9 @@ class Kll:
 
     A folded batch is sorted in blocks of 65,536 rows and thinned at once, which is faster and
     adds less error than folding row by row. States of the same batches, in the same order, are
-    equal; a different split gives answers that agree within the rank error.
+    equal; a different split gives answers that agree within the rank error. Sketches of the very
+    same values have the very same errors, so the union of copies errs as one copy does, which may
+    be more than is stated for so many rows.
 
     Args:
         column: the column that `update` reads.

@@ -8,9 +8,13 @@ import pyarrow as pa
 
 from state.arrow_ipc import has_dictionary, read_stream, refusal
 
+_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+
 
 def plain_rows(batch: pa.RecordBatch, columns: Sequence[str] | None) -> pa.RecordBatch:
-    """Return the named columns (None: all) with dictionaries decoded and metadata dropped.
+    """Return the named columns (None: all) as plain arrays, without metadata.
+
+    Dictionaries are decoded, views of text or binary are copied, and all columns are nullable.
 
     Raises:
         KeyError: a column is missing.
@@ -28,6 +32,9 @@ def plain_rows(batch: pa.RecordBatch, columns: Sequence[str] | None) -> pa.Recor
             raise ValueError(f"column {part.name!r}: {reason}")
         if pa.types.is_dictionary(part.type):
             column = column.dictionary_decode()
+        elif part.type in _VIEWS:
+            # Views of a few values keep the text of all values of their batch.
+            column = column.cast(_VIEWS[part.type])
         elif has_dictionary(part.type):
             raise ValueError(f"column {part.name!r}: dictionaries within {part.type}")
         plain.append(column)
@@ -61,7 +68,8 @@ def read_rows(data: bytes, columns: Sequence[str] | None) -> pa.RecordBatch:
     if columns is not None and rows.schema.names != list(columns):
         raise ValueError(f"rows with columns {rows.schema.names}, not {list(columns)}")
     if rows.schema.metadata or any(
-        has_dictionary(part.type) or part.metadata or not part.nullable for part in rows.schema
+        has_dictionary(part.type) or part.type in _VIEWS or part.metadata or not part.nullable
+        for part in rows.schema
     ):
         raise ValueError(f"rows that are not plain: {rows.schema}")
     return rows

@@ -40,6 +40,7 @@ _HEAD = struct.Struct("<QQQQQIII")  # size, stream, seed, seen, drawn; length of
 _SPAN = struct.Struct("<QQ")
 _Names = tuple[tuple[str, ...] | None, str | None]
 _MOST_STREAMS = 1 << 64
+_NOTHING = pa.array([], pa.int64())
 _BLOCK = 1 << 15  # rows that draw priorities at once: what fits the cache
 
 
@@ -202,7 +203,7 @@ class Reservoir:
     def _fold(self, rows: pa.RecordBatch, draw: Callable[[int, int], Priorities]) -> None:
         """Keep the rows whose priorities, drawn a block at a time, are small enough."""
         if self._rows is None:
-            self._rows = rows.slice(0, 0)
+            self._rows = rows.take(_NOTHING)  # a slice would hold on to the batch
         self._seen += len(rows)
         self._drawn += len(rows)
         places = np.empty(0, dtype=np.int64)
@@ -320,9 +321,10 @@ class Reservoir:
         self._seen += other._seen
         self._threshold = min(self._threshold, other._threshold)
         if self._rows is None:
-            self._rows = other._rows.slice(0, 0)
-        if len(other._priorities):
-            self._join(other._rows, other._priorities)
+            self._rows = other._rows.take(_NOTHING)
+        few = int(np.searchsorted(other._priorities, self._kind(self._threshold), "right"))
+        if few:
+            self._join(other._rows.slice(0, few), other._priorities[:few])
 
     def _held(self) -> list[Span]:
         own = [(self.stream, self.stream)] if self._drawn else []

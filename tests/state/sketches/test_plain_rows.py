@@ -15,6 +15,13 @@ def test_dictionaries_metadata_and_nullability_are_dropped() -> None:
     assert plain_rows(ROWS, ["b"]).schema.field("b").type == pa.string()
 
 
+def test_views_do_not_keep_their_batch() -> None:
+    text = pa.array([f"row {n}, which is longer than a view" for n in range(10_000)])
+    plain = plain_rows(pa.record_batch({"t": text.cast(pa.string_view())}), None)
+    assert plain.schema.field("t").type == pa.large_string()
+    assert len(rows_bytes(plain.take(pa.array([7])))) < 1000
+
+
 def test_bytes_round_trip_and_only_plain_rows_are_read() -> None:
     plain = plain_rows(ROWS, None)
     data = rows_bytes(plain)
