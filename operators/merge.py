@@ -3,6 +3,7 @@
     combine        batches -> one state per key and arrival, no exchange
     merge_states   states, as bytes, -> one state per key
     fold           batches -> one state per key
+    tree_merge     the newest state of each leaf -> one state, level by level (operators.tree)
 
 By the laws of :mod:`state.mergeable`, ``merge_states(combine(x)) == fold(x)``; the first sends a
 few states between workers where the second sends every batch.
@@ -14,24 +15,21 @@ operator keeps, and nothing of ours is pickled. They are snapshotted as the same
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import bytewax.operators as op
 import pyarrow as pa
 from bytewax.dataflow import operator
-from bytewax.operators import KeyedStream, StatefulBatchLogic
-from typing_extensions import override
+from bytewax.operators import KeyedStream
 
+from operators.keeper import Emit, Keeper
+from operators.tree import tree_merge
 from state.mergeable import Foldable, Mergeable
+
+__all__ = ["Emit", "combine", "fold", "merge_states", "tree_merge"]
 
 F = TypeVar("F", bound=Foldable)
 M = TypeVar("M", bound=Mergeable)
-
-Emit = Literal["change", "eof"] | timedelta
-"""When a keyed state is emitted: after each arrival that touched it, once at the end of input, or
-at most once in this much system time while it changes (and at the end). Bytewax does not tell an
-operator where an epoch ends, so there is no 'each epoch'."""
 
 
 @operator
@@ -88,9 +86,11 @@ def fold(
     """
     kind = type(create())
 
-    def build(snapshot: bytes | None) -> _Keeper[pa.RecordBatch]:
+    def build(snapshot: bytes | None) -> Keeper[pa.RecordBatch]:
         state = create() if snapshot is None else kind.from_bytes(snapshot)
-        return _Keeper(state, state.update, emit, resumed=snapshot is not None)
+        return Keeper(
+            state.update, state.to_bytes, state.to_bytes, emit, resumed=snapshot is not None
+        )
 
     return op.stateful_batch("fold", up, build)
 
@@ -118,13 +118,13 @@ def merge_states(
     _refuse_ordered(step_id, create)
     kind = type(create())
 
-    def build(snapshot: bytes | None) -> _Keeper[bytes]:
+    def build(snapshot: bytes | None) -> Keeper[bytes]:
         state = create() if snapshot is None else kind.from_bytes(snapshot)
 
         def take(data: bytes) -> None:
             state.merge(kind.from_bytes(data))
 
-        return _Keeper(state, take, emit, resumed=snapshot is not None)
+        return Keeper(take, state.to_bytes, state.to_bytes, emit, resumed=snapshot is not None)
 
     return op.stateful_batch("merge", up, build)
 
@@ -136,50 +136,3 @@ def _refuse_ordered(step_id: str, create: Callable[[], Mergeable]) -> None:
             f"step {step_id}: {type(state).__name__} is an ordered state, and pieces of one key "
             "from several workers have no order; use fold or a window on one key"
         )
-
-
-X = TypeVar("X")
-
-
-class _Keeper(StatefulBatchLogic[X, bytes, bytes]):
-    """One key's state: take items in, say when it is emitted, snapshot as bytes."""
-
-    def __init__(
-        self, state: Mergeable, take: Callable[[X], None], emit: Emit, *, resumed: bool
-    ) -> None:
-        self._state = state
-        self._take = take
-        self._emit = emit
-        # What changed before the snapshot may not have been emitted yet.
-        pending = resumed and isinstance(emit, timedelta)
-        self._due: datetime | None = datetime.now(UTC) if pending else None
-
-    @override
-    def on_batch(self, values: list[X]) -> tuple[list[bytes], bool]:
-        for value in values:
-            self._take(value)
-        if self._emit == "change":
-            return [self._state.to_bytes()], StatefulBatchLogic.RETAIN
-        if isinstance(self._emit, timedelta) and self._due is None:
-            self._due = datetime.now(UTC) + self._emit
-        return [], StatefulBatchLogic.RETAIN
-
-    @override
-    def on_notify(self) -> tuple[list[bytes], bool]:
-        self._due = None
-        return [self._state.to_bytes()], StatefulBatchLogic.RETAIN
-
-    @override
-    def on_eof(self) -> tuple[list[bytes], bool]:
-        if self._emit == "eof" or self._due is not None:
-            self._due = None
-            return [self._state.to_bytes()], StatefulBatchLogic.RETAIN
-        return [], StatefulBatchLogic.RETAIN
-
-    @override
-    def notify_at(self) -> datetime | None:
-        return self._due
-
-    @override
-    def snapshot(self) -> bytes:
-        return self._state.to_bytes()
