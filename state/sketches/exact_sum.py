@@ -2,8 +2,8 @@
 
 Every finite float64 is a whole multiple of 2**-1074, and every square of one of 2**-2148. A
 column is added into an array of 32-bit digits held in 64-bit words (a *superaccumulator*), which
-leaves room for 2**29 additions before carries must move; the carries then make one Python integer
-of it. No addition rounds, so the sum does not depend on the order or on how the rows were split.
+leaves room for 1024 additions before carries must move; in the end the words make one Python
+integer. No addition rounds, so the sum does not depend on the order or on how the rows were split.
 
 Source: R. M. Neal, "Fast exact summation using small and large superaccumulators" (2015),
 arXiv:1505.05571; here with 32-bit digits, for products as well.
@@ -11,19 +11,12 @@ arXiv:1505.05571; here with 32-bit digits, for products as well.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    def _njit(function: Callable[..., Any]) -> Callable[..., Any]: ...
-else:
-    _njit = numba.njit(nogil=True, cache=True)
+from state.murmur import compiled
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -36,7 +29,7 @@ _SUM_DIGITS = 70  # (1088 + 1024) / 32, three digits per addend, two of head roo
 _SQUARE_DIGITS = 138
 _SUM_ONE = np.uint64(SUM_SCALE // 32)
 _SQUARE_ONE = np.uint64(SQUARE_SCALE // 32)
-_MOST = 1 << 28  # rows between two carries
+_MOST = 512  # rows between two carries: a word takes 2**10 addends below 2**53
 
 _ONE = np.uint64(1)
 _MASK = np.uint64(0xFFFFFFFF)
@@ -62,43 +55,38 @@ class Sums(NamedTuple):
 
 def sum_numbers(x: F64 | I64 | U64) -> Sums:
     """Add a contiguous, read-only array of float64, int64 or uint64 up, exactly."""
-    total = squares = 0
+    sums = np.zeros(_SUM_DIGITS, dtype=np.int64)
+    squares = np.zeros(_SQUARE_DIGITS, dtype=np.int64)
     others = np.zeros(3, dtype=np.int64)
     bits = x.view(np.uint64)
-    for start in range(0, len(x), _MOST):
-        part = bits[start : start + _MOST]
-        sums = np.zeros(_SUM_DIGITS, dtype=np.int64)
-        products = np.zeros(_SQUARE_DIGITS, dtype=np.int64)
-        if x.dtype == np.float64:
-            _add_floats(part, sums, products, others)
-        else:
-            _add_integers(part, x.dtype == np.int64, sums, products)
-        total += _whole(sums)
-        squares += _whole(products)
-    return Sums(total, squares, *(int(n) for n in others))
+    if x.dtype == np.float64:
+        _add_floats(bits, sums, squares, others)
+    else:
+        _add_integers(bits, x.dtype == np.int64, sums, squares)
+    return Sums(_whole(sums), _whole(squares), *(int(n) for n in others))
 
 
 def _whole(digits: I64) -> int:
-    """Return the number that signed words of 32-bit digits stand for."""
-    carry = int(_carry(digits))
-    low = int.from_bytes(digits.astype("<u4").tobytes(), "little")
-    return low + (carry << (32 * len(digits)))
+    """Return the number that 32-bit digits and a signed top word stand for."""
+    low = int.from_bytes(digits[:-1].astype("<u4").tobytes(), "little")
+    return low + (int(digits[-1]) << (32 * (len(digits) - 1)))
 
 
-@_njit
-def _carry(digits: I64) -> np.int64:
-    """Leave a digit below 2**32 in every word, and return what is carried out of the last."""
-    carry = np.int64(0)
-    for i in range(len(digits)):
-        word = digits[i] + carry
-        digits[i] = word & np.int64(0xFFFFFFFF)
-        carry = word >> np.int64(32)
-    return carry
+@compiled
+def _carry(digits: I64) -> None:
+    """Leave a digit below 2**32 in every word but the last."""
+    for i in range(len(digits) - 1):
+        digits[i + 1] += digits[i] >> np.int64(32)
+        digits[i] &= np.int64(0xFFFFFFFF)
 
 
-@_njit
+@compiled
 def _add_floats(bits: U64, sums: I64, squares: I64, others: I64) -> None:
-    for b in bits:
+    for i in range(len(bits)):
+        if i % _MOST == 0:
+            _carry(sums)
+            _carry(squares)
+        b = bits[i]
         exponent = (b >> np.uint64(52)) & _EXPONENT
         m = b & _FRACTION
         sign = np.int64(1) - np.int64((b >> np.uint64(63)) << _ONE)
@@ -123,8 +111,7 @@ def _add_floats(bits: U64, sums: I64, squares: I64, others: I64) -> None:
         low = (m & _MASK) << shift
         high = ((m >> np.uint64(32)) << shift) + (low >> np.uint64(32))
         sums[at] += sign * np.int64(low & _MASK)
-        sums[at + _ONE] += sign * np.int64(high & _MASK)
-        sums[at + np.uint64(2)] += sign * np.int64(high >> np.uint64(32))
+        sums[at + _ONE] += sign * np.int64(high)
         # m**2 = upper * 2**54 + lower, both below 2**54
         a = m >> np.uint64(27)
         c = m & _LOW27
@@ -139,19 +126,23 @@ def _add_floats(bits: U64, sums: I64, squares: I64, others: I64) -> None:
             low = (part & _MASK) << shift
             high = ((part >> np.uint64(32)) << shift) + (low >> np.uint64(32))
             squares[at] += np.int64(low & _MASK)
-            squares[at + _ONE] += np.int64(high & _MASK)
-            squares[at + np.uint64(2)] += np.int64(high >> np.uint64(32))
+            squares[at + _ONE] += np.int64(high)
             place += np.uint64(54)
+    _carry(sums)
+    _carry(squares)
 
 
-@_njit
+@compiled
 def _add_integers(bits: U64, signed: bool, sums: I64, squares: I64) -> None:
-    for b in bits:
-        sign = np.int64(1)
-        m = b
-        if signed and (b >> np.uint64(63)):
-            sign = np.int64(-1)
-            m = ~b + _ONE
+    may_be = np.uint64(signed)
+    for i in range(len(bits)):
+        if i % _MOST == 0:
+            _carry(sums)
+            _carry(squares)
+        b = bits[i]
+        negative = (b >> np.uint64(63)) & may_be
+        sign = np.int64(1) - np.int64(negative << _ONE)
+        m = (b ^ (np.uint64(0) - negative)) + negative
         low = m & _MASK
         high = m >> np.uint64(32)
         sums[_SUM_ONE] += sign * np.int64(low)
@@ -163,3 +154,5 @@ def _add_integers(bits: U64, signed: bool, sums: I64, squares: I64) -> None:
             ((lh >> np.uint64(32)) << _ONE) + (hh & _MASK)
         )
         squares[_SQUARE_ONE + np.uint64(3)] += np.int64(hh >> np.uint64(32))
+    _carry(sums)
+    _carry(squares)

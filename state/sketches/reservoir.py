@@ -334,16 +334,8 @@ class Reservoir:
         """Return the reservoir as canonical bytes; its rows are an Arrow IPC stream."""
         names = msgspec.json.encode((self.columns, self.weight))
         rows = b"" if self._rows is None else rows_bytes(self._rows)
-        head = _HEAD.pack(
-            self.size,
-            self.stream,
-            self.seed,
-            self._seen,
-            self._drawn,
-            len(names),
-            len(self._spans),
-            len(self._priorities),
-        )
+        counts = (len(names), len(self._spans), len(self._priorities))
+        head = _HEAD.pack(self.size, self.stream, self.seed, self._seen, self._drawn, *counts)
         wide = np.dtype(self._kind).newbyteorder("<")
         keys = np.append(self._priorities, self._kind(self._threshold)).astype(wide)
         spans = b"".join(_SPAN.pack(*span) for span in self._spans)

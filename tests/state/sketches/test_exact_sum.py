@@ -2,8 +2,8 @@ from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
-from state.sketches import exact_sum
 from state.sketches.exact_sum import SQUARE_SCALE, SUM_SCALE, sum_numbers
 
 
@@ -33,9 +33,19 @@ def test_the_ends_of_the_range() -> None:
     assert sums[2:] == (1, 2, 1)
 
 
-def test_carries_between_slices(monkeypatch) -> None:
-    values = frozen(np.random.default_rng(4).integers(-(2**63), 2**63 - 1, 1000))
-    whole = sum_numbers(values)
-    monkeypatch.setattr(exact_sum, "_MOST", 7)
-    assert sum_numbers(values) == whole
-    assert whole.total == sum(values.tolist()) << SUM_SCALE
+@pytest.mark.parametrize("place", range(0, 64, 7))
+def test_words_do_not_overflow_between_carries(place: int) -> None:
+    # Every bit of the significand is set, and all addends fall into the same words.
+    value = (2.0 - 2.0**-52) * 2.0**place
+    for sign in (1, -1):
+        sums = sum_numbers(frozen(np.full(20_000, sign * value)))
+        assert Fraction(sums.total, 2**SUM_SCALE) == sign * 20_000 * Fraction(value)
+        assert Fraction(sums.squares, 2**SQUARE_SCALE) == 20_000 * Fraction(value) ** 2
+
+
+@pytest.mark.parametrize("value", [2**64 - 1, 2**63 - 1, -(2**63)])
+def test_largest_integers(value: int) -> None:
+    kind = np.uint64 if value >= 2**63 else np.int64
+    sums = sum_numbers(frozen(np.full(20_000, value, dtype=kind)))
+    assert sums.total == 20_000 * value << SUM_SCALE
+    assert sums.squares == 20_000 * value**2 << SQUARE_SCALE
