@@ -65,7 +65,8 @@ class Kll:
 
     Args:
         column: the column that `update` reads.
-        k: accuracy; the rank error is about 2.3 / k**0.97 at 99 % confidence, 1.33 % for 200.
+        k: accuracy, in [8, 65535]. The rank error goes as 1 / k; at 200 and 99 % confidence it is
+            0.7 % for a million rows at once and up to 1.4 % for rows that come in tens.
 
     >>> import numpy as np
     >>> sketch = Kll()
@@ -346,6 +347,8 @@ class Kll:
         """Refuse levels that no input leads to."""
         low, high = ends
         held = sum(map(len, self._levels))
+        if self._variance > self._count**2:
+            raise ValueError(f"{_KIND}: a rank error beyond all {self._count} rows")
         if held > sum(capacities(self.k, len(self._levels))) or self._count >> 62:
             raise ValueError(f"{_KIND}: {held} values in {len(self._levels)} levels are too many")
         if len(self._levels) > 1 and not len(self._levels[-1]):

@@ -182,6 +182,13 @@ def test_any_flipped_byte_of_the_payload_is_refused_or_harmless() -> None:
                 sketch.upper_bound(Q)
 
 
+def test_a_rank_error_beyond_all_rows_is_refused() -> None:
+    sketch = of(np.arange(3.0))
+    sketch._variance = 10
+    with pytest.raises(ValueError, match="rank error"):
+        Kll.from_bytes(sketch.to_bytes())
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("shape", ["normal", "sorted", "zipf"])
 def test_ten_million_rows(shape: str) -> None:
