@@ -67,6 +67,27 @@ def test_rows_chain_columns_in_order() -> None:
     assert hash_rows([a, b])[0] == hash64(pa.array(["x"]), np.array([hash64(a)[0]]))[0]
 
 
+@given(st.lists(st.none() | st.text(max_size=20), max_size=9), st.integers(0, 5))
+def test_every_row_may_have_a_seed_of_its_own(values: list[str | None], skip: int) -> None:
+    column = pa.array(values, pa.string()).slice(skip)
+    seeds = np.arange(len(column), dtype=np.uint64)
+    expected = [
+        0 if value is None else reference(value.encode(), seed)
+        for seed, value in enumerate(values[skip:])
+    ]
+    assert hash64(column, seeds).tolist() == expected
+    numbers = pa.array(seeds)
+    assert hash64(numbers, seeds).tolist() == [
+        reference(seed.to_bytes(8, "little"), seed) for seed in range(len(column))
+    ]
+
+
+def test_seeds_of_64_bits_chain() -> None:
+    seed = 2**64 - 1
+    both = hash64(pa.array(["a" * 40, "b"]), np.full(2, seed, np.uint64))
+    assert both.tolist() == hash64(pa.array(["a" * 40, "b"]), seed).tolist()
+
+
 def test_what_has_no_hash_is_refused() -> None:
     with pytest.raises(TypeError, match="list"):
         hash64(pa.array([[1]]))

@@ -1,0 +1,71 @@
+"""Both words of the compiled hash against the `mmh3` library, at every length and place."""
+
+import mmh3
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from state.murmur import (
+    bytes_pair,
+    canonical_floats,
+    clear_nulls,
+    compiled,
+    leading_zeros,
+    word_pair,
+)
+
+
+@compiled
+def pair_of_bytes(data, at, length, seed):
+    return bytes_pair(data, at, length, seed)
+
+
+@compiled
+def pair_of_word(word, seed):
+    return word_pair(word, seed)
+
+
+@compiled
+def zeros_of(word):
+    return leading_zeros(word)
+
+
+@pytest.mark.parametrize("length", range(50))
+def test_bytes_are_hashed_in_any_place(length: int) -> None:
+    data = np.random.default_rng(length).integers(256, size=length + 9, dtype=np.uint8)
+    for before, after in ((0, 0), (3, 0), (0, 5), (9, 0), (1, 8)):
+        buffer = data[: before + length + after]
+        found = pair_of_bytes(buffer, np.uint64(before), np.uint64(length), np.uint64(9001))
+        value = buffer[before : before + length].tobytes()
+        assert found == mmh3.hash64(value, 9001, x64arch=True, signed=False)
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
+def test_words_are_eight_bytes(word: int, seed: int) -> None:
+    expected = mmh3.hash64(word.to_bytes(8, "little"), seed, x64arch=True, signed=False)
+    assert pair_of_word(np.uint64(word), np.uint64(seed)) == expected
+
+
+@pytest.mark.parametrize("bit", [0, 1, 31, 32, 63])
+def test_leading_zeros(bit: int) -> None:
+    assert zeros_of(np.uint64(1 << bit)) == 63 - bit
+    assert zeros_of(np.uint64(0)) == 64
+
+
+@given(st.lists(st.booleans(), max_size=40), st.integers(0, 9))
+def test_bits_say_what_is_null(valid: list[bool], first: int) -> None:
+    bits = np.packbits(np.array([True] * first + valid, bool), bitorder="little")
+    for kind in (np.uint64, np.uint32):
+        out = np.full(len(valid), 7, kind)
+        clear_nulls(bits, first, out)
+        assert out.tolist() == [7 * v for v in valid]
+
+
+def test_floats_of_equal_value_have_equal_bits() -> None:
+    nans = [0x7FF0000000000001, 0xFFF8000000000000, 0x7FFFFFFFFFFFFFFF]
+    kept = np.array([1.5, -1.5, np.inf, -np.inf, 5e-324]).view(np.uint64)
+    words = np.array([*nans, 0, 1 << 63, *kept], np.uint64)
+    out = np.empty_like(words)
+    canonical_floats(words, out)
+    assert out.tolist() == [0x7FF8 << 48] * 3 + [0, 0, *kept.tolist()]
