@@ -13,7 +13,8 @@ from bytewax.testing import TestingSink, TestingSource, run_main
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators.shard import shard, shard_names, worker_of
+from operators.shard import shard, shard_names
+from state.routing import worker_of
 
 
 def run(batches: list[pa.RecordBatch], by: str | list[str], shards: int) -> list:
