@@ -121,7 +121,8 @@ def make_source(
     if settings.source == "generated":
         only = None if settings.slice is None else [settings.slice.share]
         workload = _workload(settings)
-        return GeneratedSource(workload, shard_names(workload.hosts), only=only)
+        names = shard_names(workload.hosts)
+        return GeneratedSource(workload, names, only=only, rate=settings.rate)
     if settings.source == "file":
         from connectors.events.files import EventFileSource
 
@@ -169,7 +170,7 @@ def _read(graph: Dataflow, settings: TelemetrySettings, source: Source[Any]) -> 
     if settings.source == "generated":
         return events
     hosts = settings.hosts if settings.slice is None else settings.slice.of
-    return shard("hosts", events, "agent", shards=hosts)
+    return shard("spread", events, "agent", shards=hosts)
 
 
 def _local(settings: TelemetrySettings, source: Source[Any], out: Path) -> Dataflow:

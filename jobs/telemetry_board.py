@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -48,13 +49,17 @@ class Board:
         self._events += batch.num_rows
         if self._lines:
             self._lines.advance(batch)
-        elif self._live and not self._live.is_started:
-            self._live.start()
+        self._start()
 
     def answer(self, rows: Sequence[Row]) -> None:
         """Show these rows of ANSWERS from now on."""
         self._rows = rows
+        self._start()
+
+    def _start(self) -> None:
         if self._live and not self._live.is_started:
+            # After a failure nobody else would give the terminal its cursor back.
+            atexit.register(self.close)
             self._live.start()
 
     def table(self) -> Group:
@@ -76,3 +81,4 @@ class Board:
         if self._live and self._live.is_started:
             self._live.transient = True
             self._live.stop()
+            atexit.unregister(self.close)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.page import write_page
-from jobs.telemetry_run import RunRecord, about, in_words, read_rows, words
+from jobs.telemetry_run import RunRecord, about, in_words, milliseconds, read_rows, words
 
 _SAMPLE = 100
 _WINDOWS = 2_000
@@ -46,6 +46,7 @@ def render(directory: Path) -> Path:
         about=about(settings) if settings else "events",
         generated=settings.get("source") == "generated",
         names=names,
+        ms=milliseconds,
         shape=_shape(settings),
         single=single,
         p50=quantiles.get("0.5"),

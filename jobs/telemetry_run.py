@@ -124,8 +124,8 @@ def in_words(rows: Iterable[Row], names: Mapping[str, str]) -> list[tuple[str, s
             told.append(
                 (
                     f"p{100 * float(key):g} {names['latency']}",
-                    f"{_ms(x)} ms",
-                    rank + _bounds(row, _ms),
+                    f"{milliseconds(x)} ms",
+                    rank + _bounds(row, milliseconds),
                 )
             )
         elif question == "distinct users":
@@ -133,7 +133,7 @@ def in_words(rows: Iterable[Row], names: Mapping[str, str]) -> list[tuple[str, s
         elif question == "events":
             told.append((question, f"{x:,.0f}", _exactly(row)))
         elif question == "latency mean":
-            told.append((f"mean {names['latency']}", f"{_ms(x, 6)} ms", _exactly(row, 6)))
+            told.append((f"mean {names['latency']}", f"{milliseconds(x, 6)} ms", _exactly(row, 6)))
         elif question == "endpoint":
             told.append((f"  {key}", f"{x:,.0f}", f"certain: {_bounds(row)}"))
     return told
@@ -147,7 +147,7 @@ def _whole(x: float) -> str:
     return f"{x:,.0f}"
 
 
-def _ms(x: float, digits: int = 4) -> str:
+def milliseconds(x: float, digits: int = 4) -> str:
     """Write a number with some significant digits, and without an exponent where it is large."""
     return f"{x:,.0f}" if abs(x) >= 10**digits else f"{x:,.{digits}g}"
 
@@ -158,7 +158,9 @@ def _bounds(row: Row, form: Callable[[float], str] = _whole) -> str:
 
 
 def _exactly(row: Row, digits: int = 12) -> str:
-    return "exact" if row["exact"] is None else f"exact; {_ms(row['exact'], digits)} counted"
+    return (
+        "exact" if row["exact"] is None else f"exact; {milliseconds(row['exact'], digits)} counted"
+    )
 
 
 def finish(directory: Path, record: RunRecord) -> None:

@@ -72,6 +72,9 @@ class TelemetrySettings(JobSettings):
     period: Duration = Field(
         timedelta(hours=1), gt=timedelta(0), description="event time that generated events cover"
     )
+    rate: float | None = Field(
+        None, gt=0, description="generated events a second of each host; unset: full speed"
+    )
     limit: PositiveInt | None = Field(
         None, description="end the source `host` after so many samples; unset: never"
     )

@@ -2,9 +2,10 @@
 
     python -m jobs.telemetry_tree
 
-The nodes are `python -m jobs.telemetry` with `TELEMETRY_ROLE` and so on, linked by QUIC over
-loopback with keys made for the occasion; `TELEMETRY_...` settings of the input and the answers
-hold for all of them. Everything is in one directory under `runs/telemetry-tree/`, or `--out`:
+The nodes do what `python -m jobs.telemetry` does with `TELEMETRY_ROLE` and so on, linked by QUIC
+over loopback with keys made for the occasion; `TELEMETRY_...` settings of the input and the
+answers hold for all of them. Everything is in one directory, `runs/telemetry-tree/<time>/` or
+`--out`:
 
     keys/           the authority and the nodes' certificates
     NAME.pid        of each node, while it runs: `kill -9 $(cat .../leaf-3.pid)` is made good
@@ -19,21 +20,22 @@ few times ends the run. The exit code is 0 if the root gave its answer.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from jobs.settings import fail
 from jobs.telemetry_settings import TelemetrySettings
 
-_INPUT = ("source", "path", "agents", "seed", "period", "limit", "every", "window")
+_INPUT = ("source", "path", "agents", "seed", "period", "rate", "limit", "every", "window")
 _FAILURES = 3
 """So often a node may fail by itself."""
 _GRACE = 5.0
@@ -51,12 +53,27 @@ class Node:
 
 
 def plan(
-    directory: Path, settings: TelemetrySettings, *, regions: int = 3, leaves: int = 9
+    directory: Path,
+    settings: TelemetrySettings,
+    *,
+    regions: int = 3,
+    leaves: int = 9,
+    seconds: float = 10.0,
 ) -> list[Node]:
     """Return the nodes of a tree in `directory`, the root first; addresses are free UDP ports.
 
     Leaf i reports share i of the agents, and sends to region (i - 1) * regions // leaves + 1.
+
+    Args:
+        directory: where the nodes' files go.
+        settings: of the input and the answers.
+        regions: how many children the root has.
+        leaves: how many there are, in all.
+        seconds: how long generated events come in, if no rate is set, so that there is time to
+            watch, and to kill; 0 is as fast as they can be made.
     """
+    if settings.source == "generated" and settings.rate is None and seconds:
+        settings = settings.model_copy(update={"rate": settings.agents / leaves / seconds})
     names = [f"region-{i + 1}" for i in range(regions)]
     ports = dict(zip(["root", *names], _free_ports(1 + regions), strict=True))
     below: dict[str, list[str]] = {name: [] for name in names}
@@ -129,40 +146,44 @@ class Supervisor:
         self._directory = directory
         self._nodes = {node.name: node for node in nodes}
         self._root = nodes[0].name
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._running: dict[str, BaseProcess] = {}
+        # Forked from a server that has imported everything, a node starts at once.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["jobs.telemetry", "connectors.quic"])
         self._failures: dict[str, int] = {}
         self._answered: float | None = None
         self.restarts = 0
         """How many processes were started again."""
 
     def start(self) -> None:
-        """Make keys and snapshot directories where there are none, and start all nodes."""
+        """Make keys where there are none, and start all nodes."""
         from jobs.keys import make_keys
-        from jobs.telemetry import recovery_directory
 
-        missing = [n for n in self._nodes if not (self._directory / "keys" / f"{n}.pem").exists()]
+        keys = self._directory / "keys"
+        missing = [name for name in self._nodes if not (keys / f"{name}.pem").exists()]
         if missing:
-            make_keys(self._directory / "keys", missing)
+            make_keys(keys, missing)
         for name in self._nodes:
             (self._directory / name).mkdir(parents=True, exist_ok=True)
-            recovery_directory(self._directory / name / "snapshots")
             self._spawn(name)
 
     def _spawn(self, name: str) -> None:
-        with (self._directory / f"{name}.log").open("ab") as log:
-            self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", "jobs.telemetry"],
-                env={**_without_settings(), **self._nodes[name].settings},
-                stdin=subprocess.DEVNULL,
-                stdout=None if name == self._root else log,
-                stderr=None if name == self._root and sys.stderr.isatty() else log,
-            )
-        (self._directory / f"{name}.pid").write_text(f"{self._running[name].pid}\n")
+        # The root speaks for the tree; its live table needs the terminal.
+        is_root = name == self._root
+        process = self._context.Process(
+            target=run_node,
+            args=(self._nodes[name].settings, self._directory / f"{name}.log"),
+            kwargs={"stdout": is_root, "stderr": is_root and sys.stderr.isatty()},
+            name=name,
+        )
+        process.start()
+        self._running[name] = process
+        (self._directory / f"{name}.pid").write_text(f"{process.pid}\n")
 
     def poll(self) -> int | None:
         """Start anew what was killed; return the exit code once the root has ended, else None."""
         for name, process in list(self._running.items()):
-            code = process.poll()
+            code = process.exitcode
             if code is None:
                 continue
             (self._directory / f"{name}.pid").unlink(missing_ok=True)
@@ -197,11 +218,10 @@ class Supervisor:
         for process in self._running.values():
             process.terminate()
         for process in self._running.values():
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
+            process.join(10)
+            if process.exitcode is None:
                 process.kill()
-                process.wait()
+                process.join()
         for name in self._running:
             (self._directory / f"{name}.pid").unlink(missing_ok=True)
         self._running.clear()
@@ -217,8 +237,24 @@ class Supervisor:
             self.stop()
 
 
-def _without_settings() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("TELEMETRY_")}
+def run_node(settings: Mapping[str, str], log: Path, *, stdout: bool, stderr: bool) -> None:
+    """Run a node in this process; what it says goes to its log, where it is not to be passed on."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for passed_on, stream in ((stdout, 1), (stderr, 2)):
+        if not passed_on:
+            os.dup2(file, stream)
+    os.close(file)
+    for name in [name for name in os.environ if name.startswith("TELEMETRY_")]:
+        del os.environ[name]
+    os.environ.update(settings)
+    from jobs.telemetry import run
+
+    try:
+        run()
+    except Exception:
+        # As at the end of a program, where multiprocessing would print a traceback.
+        sys.excepthook(*sys.exc_info())
+        sys.exit(1)
 
 
 def _signal(number: int) -> str:
@@ -237,6 +273,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--regions", type=int, default=3)
     parser.add_argument("--leaves", type=int, default=9)
     parser.add_argument("--out", type=Path, help="directory; by default runs/telemetry-tree/<time>")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="how long generated events come in (default 10; 0: as fast as they can be made)",
+    )
     chosen = parser.parse_args(arguments)
     if not 1 <= chosen.regions <= chosen.leaves:
         parser.error("there must be at least one region, and a leaf for each")
@@ -248,7 +290,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fail("telemetry-tree", error)
     out = chosen.out or Path("runs/telemetry-tree") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     out = out.resolve()
-    nodes = plan(out, settings, regions=chosen.regions, leaves=chosen.leaves)
+    nodes = plan(
+        out, settings, regions=chosen.regions, leaves=chosen.leaves, seconds=chosen.seconds
+    )
     # Ended by a signal, the children must end too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return Supervisor(out, nodes).run()

@@ -7,7 +7,7 @@ from bounded Zipf laws, latencies from a log-normal one, times evenly over a per
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -20,6 +20,10 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from state.schemas import EVENTS, TIME
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
+_BLOCK = 4096
+
+_Drawn = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+_NONE = np.empty(0, np.int64)
 
 Item = tuple[str, pa.RecordBatch]
 """A host's key, and rows of it."""
@@ -29,8 +33,8 @@ Item = tuple[str, pa.RecordBatch]
 class Workload:
     """One event from each of `agents` agents, who live on `hosts` hosts.
 
-    Host i draws from a Philox stream of its own, keyed by (seed, i), so a host's rows do not
-    depend on who makes them; they do depend on how many hosts share the agents.
+    Each 4,096 agents draw from a Philox stream of their own, keyed by the seed and their number,
+    so an agent's event does not depend on who makes it, nor on how many hosts share the agents.
 
     Args:
         agents: How many agents, and so events.
@@ -46,7 +50,7 @@ class Workload:
 
     >>> rows = Workload(agents=10, hosts=2).host(1)
     >>> rows.num_rows, rows["agent"][0].as_py()
-    (5, 'agent-00000008')
+    (5, 'agent-00000005')
     """
 
     agents: int = 1_000_000
@@ -73,23 +77,32 @@ class Workload:
         if not 0 <= index < self.hosts:
             raise ValueError(f"host {index} is not one of {self.hosts}")
         first, end = (self.agents * at // self.hosts for at in (index, index + 1))
-        rng = np.random.Generator(np.random.Philox(key=[self.seed, index]))
-        count = end - first
-        span = self.period // timedelta(microseconds=1)
-        times = np.sort(rng.integers(0, span, count)) + _microseconds(_START)
-        agents = rng.permutation(np.arange(first, end))
-        users = _draw(rng, count, self.users, 0.6)
-        endpoints = _draw(rng, count, self.endpoints, 1.1)
-        latency = self.median_ms * np.exp(rng.standard_normal(count))
+        blocks = range(first // _BLOCK, -(-end // _BLOCK))
+        inside = slice(first - blocks.start * _BLOCK, end - blocks.start * _BLOCK)
+        drawn = [self._block(block) for block in blocks] or [(_NONE, _NONE, _NONE, _NONE)]
+        columns = [np.concatenate(parts)[inside] for parts in zip(*drawn, strict=True)]
+        order = np.argsort(columns[0], kind="stable")
+        times, users, endpoints, latency = (column[order] for column in columns)
         return pa.RecordBatch.from_arrays(
             [
-                pa.array(times).cast(TIME),
-                _numbered("agent-", agents, 8),
+                pa.array(times.astype(np.int64)).cast(TIME),
+                _numbered("agent-", order + first, 8),
                 _numbered("user-", users, 7),
                 _endpoint_names(self.endpoints).take(pa.array(endpoints)),
-                pa.array(latency),
+                pa.array(latency.astype(np.float64)),
             ],
             schema=EVENTS,
+        )
+
+    def _block(self, block: int) -> tuple[_Drawn, _Drawn, _Drawn, _Drawn]:
+        """Return times, users, endpoints and latencies of consecutive agents."""
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, block]))
+        span = self.period // timedelta(microseconds=1)
+        return (
+            rng.integers(0, span, _BLOCK) + _microseconds(_START),
+            _draw(rng, _BLOCK, self.users, 0.6),
+            _draw(rng, _BLOCK, self.endpoints, 1.1),
+            self.median_ms * np.exp(rng.standard_normal(_BLOCK)),
         )
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -131,13 +144,16 @@ class GeneratedSource(FixedPartitionedSource[Item, int]):
     One partition for each host. Rows of a host come in order of time; hosts are not in step.
 
     - *Empty*: a host with fewer agents than hosts may have none, and ends at once.
-    - *Restart*: goes on with the row after the last snapshot; the rows are made again.
+    - *Restart*: goes on with the row after the last snapshot, at once; the rows are made again.
 
     Args:
         workload: What to emit.
         keys: The key of each host.
         only: Hosts to emit, by index; all by default.
-        batch_rows: Rows in a batch, at most.
+        rate: Rows a second of each host, in 20 batches whatever the rate; None is as fast as the
+            flow takes them.
+        batch_rows: Rows in a batch without a rate, at most.
+        clock: Returns the current time; tests pass their own.
 
     Raises:
         ValueError: there are not as many keys as hosts, or no such host.
@@ -149,7 +165,9 @@ class GeneratedSource(FixedPartitionedSource[Item, int]):
         keys: tuple[str, ...],
         *,
         only: Iterable[int] | None = None,
+        rate: float | None = None,
         batch_rows: int = 16_384,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         if len(keys) != workload.hosts:
             raise ValueError(f"{len(keys)} keys for {workload.hosts} hosts")
@@ -158,9 +176,12 @@ class GeneratedSource(FixedPartitionedSource[Item, int]):
         self._hosts = sorted(set(range(workload.hosts) if only is None else only))
         if not all(0 <= host < workload.hosts for host in self._hosts):
             raise ValueError(f"hosts {self._hosts} are not all below {workload.hosts}")
+        self._rate = rate
         self._batch_rows = batch_rows
+        self._clock = clock
         ends = [workload.agents * at // workload.hosts for at in range(workload.hosts + 1)]
-        self.total_rows: int = sum(ends[host + 1] - ends[host] for host in self._hosts)
+        self._rows = {host: ends[host + 1] - ends[host] for host in self._hosts}
+        self.total_rows: int = sum(self._rows.values())
 
     def list_parts(self) -> list[str]:
         """Name the hosts."""
@@ -169,31 +190,49 @@ class GeneratedSource(FixedPartitionedSource[Item, int]):
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _HostPartition:
         """Begin with a host, or go on after a row."""
         host = int(for_part)
+        rows = self._batch_rows if self._rate is None else max(1, -(-self._rows[host] // 20))
         return _HostPartition(
-            self._workload, host, self._keys[host], self._batch_rows, resume_state or 0
+            lambda: self._workload.host(host),
+            self._keys[host],
+            rows,
+            self._rate,
+            self._clock,
+            resume_state or 0,
         )
 
 
 class _HostPartition(StatefulSourcePartition[Item, int]):
     def __init__(
-        self, workload: Workload, host: int, key: str, batch_rows: int, start: int
+        self,
+        make: Callable[[], pa.RecordBatch],
+        key: str,
+        batch_rows: int,
+        rate: float | None,
+        clock: Callable[[], datetime],
+        start: int,
     ) -> None:
-        self._workload = workload
-        self._host = host
+        self._make = make
         self._key = key
         self._batch_rows = batch_rows
-        self._next = start
+        self._rate = rate
+        self._begun = clock()
+        self._first = self._next = start
         self._rows: pa.RecordBatch | None = None
 
     def next_batch(self) -> list[Item]:
         # Made when they are due, not when the partition is: hosts' rows need not all be held.
         if self._rows is None:
-            self._rows = self._workload.host(self._host)
+            self._rows = self._make()
         batch = self._rows.slice(self._next, self._batch_rows)
         if not batch.num_rows:
             raise StopIteration
         self._next += batch.num_rows
         return [(self._key, batch)]
+
+    def next_awake(self) -> datetime | None:
+        if self._rate is None:
+            return None
+        return self._begun + timedelta(seconds=(self._next - self._first) / self._rate)
 
     def snapshot(self) -> int:
         return self._next

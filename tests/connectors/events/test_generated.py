@@ -33,6 +33,12 @@ def test_the_seed_decides_and_hosts_differ() -> None:
     assert not SMALL.host(0).column("user").equals(SMALL.host(1).column("user"))
 
 
+def test_hosts_share_the_same_events() -> None:
+    for hosts in (1, 3, 9):
+        rows = table(replace(SMALL, hosts=hosts)).sort_by("agent")
+        assert rows.equals(table(SMALL).sort_by("agent"))
+
+
 def test_the_laws_are_those_it_claims() -> None:
     rows = table(SMALL)
     logs = np.log(rows["latency_ms"].to_numpy())
@@ -80,6 +86,16 @@ def test_rows_come_under_the_key_of_their_host() -> None:
     ((key, rows),) = part.next_batch()
     assert key == "d"
     assert rows.equals(SMALL.host(3))
+
+
+def test_a_rate_spreads_a_host_over_time() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    source = GeneratedSource(SMALL, tuple("abcdefg"), rate=100.0, clock=lambda: now)
+    part = source.build_part("s", "3", 143)
+    assert part.next_awake() == now
+    ((_, rows),) = part.next_batch()
+    assert rows.num_rows == 143
+    assert part.next_awake() == now + timedelta(seconds=1.43)
 
 
 def test_wrong_hosts_are_refused() -> None:
