@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import bytewax.operators as op
-from bytewax.dataflow import operator
+from bytewax.dataflow import Dataflow, Stream, operator
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import KeyedStream, StatefulLogic
 from bytewax.outputs import FixedPartitionedSink
@@ -80,6 +80,14 @@ class _OpeningPartition(StatefulSourcePartition[Mark, bool]):
 
     def snapshot(self) -> bool:
         return self._sent
+
+
+def opening(step_id: str, flow: Dataflow) -> Stream[Mark]:
+    """Return a stream of one mark, once in a flow's life: a seed for states that wait for an end.
+
+    A stateful step is told that its input has ended only if it ever had any.
+    """
+    return op.input(step_id, flow, _Opening())
 
 
 class _Counter(StatefulLogic[int, Mark, int]):
@@ -160,11 +168,11 @@ def output(
         complete: set by the sink once it has all items; the mark that says that their snapshots
             are durable follows then, and the flow ends one epoch later.
     """
-    opening = op.input("open", up.flow(), _Opening())
-    zero = op.map("begin", opening, lambda _: (KEY, 0))
+    begin = opening("open", up.flow())
+    zero = op.map("begin", begin, lambda _: (KEY, 0))
     ones = op.map("one", up, lambda _: (KEY, 1))
     end = op.stateful("count", op.merge("counted", zero, ones), _Counter)
-    marks: list[KeyedStream[Any]] = [op.key_on("begin_key", opening, lambda _: KEY), end]
+    marks: list[KeyedStream[Any]] = [op.key_on("begin_key", begin, lambda _: KEY), end]
     if complete is not None:
         closing = op.input("close", up.flow(), _Closing(complete))
         marks.append(op.key_on("close_key", closing, lambda _: KEY))
