@@ -9,7 +9,7 @@ instrumented, so mutations keep the frames whole and go into their bodies: three
 lengths are put right again after one body was changed.
 
 Allowed are items and `FrameError`. Anything else ends the run with the input in `crash-*`: another
-exception, a signal, more than five seconds, more than 256 MB, or an accepted batch that cannot be
+exception, a signal, a minute of a busy machine, more than 256 MB, or an accepted batch that cannot be
 read and written again.
 """
 
@@ -200,7 +200,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as corpus:
         for i, seed in enumerate(seeds()):
             (Path(corpus) / f"seed-{i:02d}").write_bytes(seed)
-        limits = ["-timeout=5", "-rss_limit_mb=512", "-max_len=8192"]
+        limits = ["-timeout=60", "-rss_limit_mb=512", "-max_len=8192"]
         named = any(Path(argument).is_file() for argument in sys.argv[1:])
         arguments = [sys.argv[0], *limits, *sys.argv[1:], *([] if named else [corpus])]
         atheris.Setup(arguments, receive, custom_mutator=mutate)
