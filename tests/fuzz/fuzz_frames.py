@@ -9,8 +9,8 @@ instrumented, so mutations keep the frames whole and go into their bodies: three
 lengths are put right again after one body was changed.
 
 Allowed are items and `FrameError`. Anything else ends the run with the input in `crash-*`: another
-exception, a signal, a minute on one input, more than 256 MB, or an accepted batch that cannot be read
-and written again.
+exception, a signal, a minute on one input, more than 256 MB, or an accepted batch that cannot be
+read and written again.
 """
 
 from __future__ import annotations
