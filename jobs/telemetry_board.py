@@ -52,7 +52,7 @@ class Board:
         self._start()
 
     def answer(self, rows: Sequence[Row]) -> None:
-        """Show these rows of ANSWERS from now on."""
+        """Show these rows of ANSWERS, the number of events first, from now on."""
         self._rows = rows
         self._start()
 
@@ -71,7 +71,9 @@ class Board:
         table.add_column("bounds")
         for row in in_words(self._rows, self._names):
             table.add_row(*map(Text, row))
-        head = Text(f"telemetry: {self._title}: {self._events:,}{of} events read")
+        # A root reads no events itself.
+        events = self._events or next((int(r["estimate"]) for r in self._rows[:1]), 0)
+        head = Text(f"telemetry: {self._title}: {events:,}{of} events")
         return Group(head, table) if table.rows else Group(head)
 
     def close(self) -> None:
