@@ -1,10 +1,10 @@
 """MurmurHash3 x64 128 compiled: the arithmetic behind :mod:`state.hashing` and the sketches.
 
-`word_pair` and `bytes_pair` are the hash; they are inlined into the loops here and into the fused
-loops of `state.sketches`, so it is written once. All loops release the GIL and are compiled on
-first use, then kept on disk beside this file (or in numba's cache directory if that is read-only).
-Arrays are contiguous and those read are read-only (`state.column_buffers` makes them so): one
-compiled version of each loop serves all callers.
+`word_pair` is the hash of a word; `mix_runs` and then `finish` are that of runs of bytes. They are
+compiled into the loops here and into the fused loops of `state.sketches`, so it is written once.
+All loops release the GIL and are compiled on first use, then kept on disk beside this file (or in
+numba's cache directory if that is read-only). Arrays are contiguous and those read are read-only
+(`state.column_buffers` makes them so): one compiled version of each loop serves all callers.
 
 numba keys its cache by the file that a loop is in. The loops of `state.sketches` inline functions
 of this file, so after a change here delete `__pycache__/*.nb?`.
@@ -27,6 +27,8 @@ U8: TypeAlias = npt.NDArray[np.uint8]
 U32: TypeAlias = npt.NDArray[np.uint32]
 U64: TypeAlias = npt.NDArray[np.uint64]
 Offsets: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+RUNS = 1024  # strings at once: what is made of them stays in the nearest cache
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _C1 = np.uint64(0x87C37B91114253D5)
@@ -35,8 +37,10 @@ _F1 = np.uint64(0xFF51AFD7ED558CCD)
 _F2 = np.uint64(0xC4CEB9FE1A85EC53)
 _A1 = np.uint64(0x52DCE729)
 _A2 = np.uint64(0x38495AB5)
-_0, _1, _4, _5, _7, _8, _15 = (np.uint64(n) for n in (0, 1, 4, 5, 7, 8, 15))
-_16, _27, _31, _33, _37, _64 = (np.uint64(n) for n in (16, 27, 31, 33, 37, 64))
+_0, _1, _3, _4, _5, _8, _15 = (np.uint64(n) for n in (0, 1, 3, 4, 5, 8, 15))
+_16, _27, _31, _33, _63, _64 = (np.uint64(n) for n in (16, 27, 31, 33, 63, 64))
+_ALL = np.uint64(2**64 - 1)
+_STEPS = np.uint64(8)
 _SIGN = np.uint64(1 << 63)
 _INFINITE = np.uint64(0x7FF << 52)
 _NAN = np.uint64(0x7FF8 << 48)
@@ -70,7 +74,7 @@ def _leading_zeros_code(context: Any, word: Any) -> Any:
 
 
 # Eight bytes, little-endian, at any alignment; and the leading zeros of a word (64 for 0).
-_load_word = cast("Callable[[U8, np.uint64], np.uint64]", intrinsic(_load_word_code))
+load_word = cast("Callable[[U8, np.uint64], np.uint64]", intrinsic(_load_word_code))
 leading_zeros = cast("Callable[[np.uint64], np.uint64]", intrinsic(_leading_zeros_code))
 
 
@@ -120,19 +124,6 @@ def word_pair(word: np.uint64, seed: np.uint64) -> tuple[np.uint64, np.uint64]:
 
 
 @inlined
-def _part(data: U8, at: np.uint64, size: np.uint64) -> np.uint64:
-    # The first `size` bytes at `at`, 0..8 of them: in one read where that stays in the buffer.
-    if size == _0:
-        return _0
-    if at + _8 <= np.uint64(data.size):
-        return _load_word(data, at) & (~_0 >> (_64 - (size << np.uint64(3))))
-    word = _0
-    for i in range(size):
-        word |= np.uint64(data[at + np.uint64(i)]) << (np.uint64(i) << np.uint64(3))
-    return word
-
-
-@inlined
 def mix_blocks(
     data: U8, at: np.uint64, blocks: np.uint64, seed: np.uint64
 ) -> tuple[np.uint64, np.uint64]:
@@ -141,29 +132,121 @@ def mix_blocks(
     h2 = seed
     for block in range(blocks):
         here = at + (np.uint64(block) << _4)
-        h1 ^= mix1(_load_word(data, here))
-        h1 = (_rotl(h1, _27) + h2) * _5 + _A1
-        h2 ^= mix2(_load_word(data, here + _8))
-        h2 = (_rotl(h2, _31) + h1) * _5 + _A2
+        h1, h2 = mix_block(h1, h2, mix1(load_word(data, here)), mix2(load_word(data, here + _8)))
     return h1, h2
 
 
 @inlined
-def mixed_tail(data: U8, at: np.uint64, size: np.uint64) -> tuple[np.uint64, np.uint64]:
-    """Return what the last ``size`` bytes, 0..15 of them, add to h1 and h2 whatever the seed."""
-    low = min(size, _8)
-    return mix1(_part(data, at, low)), mix2(_part(data, at + _8, size - low))
-
-
-@inlined
-def bytes_pair(
-    data: U8, at: np.uint64, length: np.uint64, seed: np.uint64
+def mix_block(
+    h1: np.uint64, h2: np.uint64, k1: np.uint64, k2: np.uint64
 ) -> tuple[np.uint64, np.uint64]:
-    """Hash ``length`` bytes at ``at`` to 128 bits."""
-    blocks = length >> _4
-    h1, h2 = mix_blocks(data, at, blocks, seed)
-    t1, t2 = mixed_tail(data, at + (blocks << _4), length & _15)
-    return finish(h1 ^ t1, h2 ^ t2, length)
+    """Take the two mixed words of a block into h1 and h2."""
+    h1 = (_rotl(h1 ^ k1, _27) + h2) * _5 + _A1
+    h2 = (_rotl(h2 ^ k2, _31) + h1) * _5 + _A2
+    return h1, h2
+
+
+@compiled
+def mix_tails(offsets: Offsets, data: U8, t1: U64, t2: U64, lengths: U64) -> np.uint64:
+    """Write what the last bytes of each run add to h1 and h2, whatever the seed, and lengths.
+
+    Returns:
+        The longest length.
+    """
+    count = offsets.size - 1
+    inside = count  # runs before this one may be read 16 bytes at a time
+    while inside > 0 and np.uint64(offsets[inside]) + _16 > np.uint64(data.size):
+        inside -= 1
+    longest = _0
+    for i in range(count):
+        at = np.uint64(offsets[i])
+        length = np.uint64(offsets[i + 1]) - at
+        lengths[i] = length
+        longest = max(longest, length)
+    for i in range(inside):
+        at = np.uint64(offsets[i]) + (lengths[i] & ~_15)
+        t1[i] = load_word(data, at)
+        t2[i] = load_word(data, at + _8)
+    for i in range(inside, count):
+        size = lengths[i] & _15
+        at = np.uint64(offsets[i + 1]) - size
+        t1[i] = _0
+        t2[i] = _0
+        for place in range(size):
+            byte = np.uint64(data[at + np.uint64(place)])
+            if place < 8:
+                t1[i] |= byte << (np.uint64(place) << _3)
+            else:
+                t2[i] |= byte << (np.uint64(place - 8) << _3)
+    # Without branches and apart from the reads, so that it runs on vectors.
+    for i in range(count):
+        size = lengths[i] & _15
+        bits = (size << _3) & _63
+        low = (_1 << bits) - _1 if size < _8 else _ALL
+        high = (_1 << bits) - _1 if size > _8 else _0
+        t1[i] = mix1(t1[i] & low)
+        t2[i] = mix2(t2[i] & high)
+    return longest
+
+
+@compiled
+def mix_heads(
+    offsets: Offsets, data: U8, lengths: U64, longest: np.uint64, seeds: U64, h1: U64, h2: U64
+) -> None:
+    """Write what the whole blocks of each run make of each seed: (seeds, T) h1 and h2.
+
+    Runs are mixed in step, block by block, so that it runs on vectors; only what is beyond
+    `_STEPS` blocks is mixed run by run.
+    """
+    count = offsets.size - 1
+    k1 = np.empty(count, np.uint64)
+    k2 = np.empty(count, np.uint64)
+    for row in range(seeds.size):
+        h1[row, :count] = seeds[row]
+        h2[row, :count] = seeds[row]
+    for block in range(min(longest >> _4, _STEPS)):
+        done = np.uint64(block) << _4
+        for i in range(count):
+            at = np.uint64(offsets[i]) + done if lengths[i] >= done + _16 else _0
+            k1[i] = load_word(data, at)
+            k2[i] = load_word(data, at + _8)
+        for i in range(count):
+            k1[i] = mix1(k1[i])
+            k2[i] = mix2(k2[i])
+        for row in range(seeds.size):
+            r1 = h1[row]
+            r2 = h2[row]
+            for i in range(count):
+                more = lengths[i] >= done + _16
+                a, b = mix_block(r1[i], r2[i], k1[i], k2[i])
+                r1[i] = a if more else r1[i]
+                r2[i] = b if more else r2[i]
+    if longest >> _4 > _STEPS:
+        for i in range(count):
+            at = np.uint64(offsets[i]) + (_STEPS << _4)
+            while at + _16 <= np.uint64(offsets[i + 1]):
+                w1 = mix1(load_word(data, at))
+                w2 = mix2(load_word(data, at + _8))
+                for row in range(seeds.size):
+                    h1[row, i], h2[row, i] = mix_block(h1[row, i], h2[row, i], w1, w2)
+                at += _16
+
+
+@compiled
+def mix_runs(offsets: Offsets, data: U8, seed: np.uint64, h1: U64, h2: U64, lengths: U64) -> None:
+    """Write what `finish` takes, for each run of bytes."""
+    longest = mix_tails(offsets, data, h1, h2, lengths)
+    if longest < _16:
+        for i in range(offsets.size - 1):
+            h1[i] ^= seed
+            h2[i] ^= seed
+    else:
+        b1 = np.empty((1, offsets.size - 1), np.uint64)
+        b2 = np.empty((1, offsets.size - 1), np.uint64)
+        mix_heads(offsets, data, lengths, longest, np.full(1, seed), b1, b2)
+        for i in range(offsets.size - 1):
+            h1[i] ^= b1[0, i]
+            h2[i] ^= b2[0, i]
 
 
 @compiled
@@ -183,17 +266,27 @@ def hash_words_chained(words: U64, seeds: U64, out: U64) -> None:
 @compiled
 def hash_strings(offsets: Offsets, data: U8, seed: np.uint64, out: U64) -> None:
     """Write the first 64 bits of the hash of each run of bytes."""
-    for i in range(offsets.size - 1):
-        at = np.uint64(offsets[i])
-        out[i] = bytes_pair(data, at, np.uint64(offsets[i + 1]) - at, seed)[0]
+    h2 = np.empty(RUNS, np.uint64)
+    lengths = np.empty(RUNS, np.uint64)
+    for start in range(0, out.size, RUNS):
+        h1 = out[start : start + RUNS]
+        mix_runs(offsets[start : start + h1.size + 1], data, seed, h1, h2, lengths)
+        for i in range(h1.size):
+            h1[i] = finish(h1[i], h2[i], lengths[i])[0]
 
 
 @compiled
 def hash_strings_chained(offsets: Offsets, data: U8, seeds: U64, out: U64) -> None:
     """Write the first 64 bits of the hash of each run of bytes, each under its own seed."""
-    for i in range(offsets.size - 1):
-        at = np.uint64(offsets[i])
-        out[i] = bytes_pair(data, at, np.uint64(offsets[i + 1]) - at, seeds[i])[0]
+    h2 = np.empty(RUNS, np.uint64)
+    lengths = np.empty(RUNS, np.uint64)
+    for start in range(0, out.size, RUNS):
+        h1 = out[start : start + RUNS]
+        mix_tails(offsets[start : start + h1.size + 1], data, h1, h2, lengths)
+        for i in range(h1.size):
+            at = np.uint64(offsets[start + i])
+            b1, b2 = mix_blocks(data, at, lengths[i] >> _4, seeds[start + i])
+            h1[i] = finish(h1[i] ^ b1, h2[i] ^ b2, lengths[i])[0]
 
 
 @compiled

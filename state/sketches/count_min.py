@@ -142,8 +142,9 @@ class CountMin:
         start = 0
         for column in chunks(values):
             least = np.full(len(column), LARGEST_TOTAL)
-            for part, row, slots in column_slots(column, self._seeds(), self.buckets):
-                np.minimum(least[part], self._table[row][slots], out=least[part])
+            for part, slots in column_slots(column, self._seeds(), self.buckets):
+                for row, counters in enumerate(self._table):
+                    np.minimum(least[part], counters[slots[row]], out=least[part])
             if column.null_count:
                 least[column.is_null().to_numpy(zero_copy_only=False)] = 0
             out[start : start + len(column)] = least
@@ -252,8 +253,9 @@ class CountMin:
             next(slots_of, None)  # refuses a column without a hash, whatever is in it
             return
         table = self._counters()
-        for part, row, slots in slots_of:
-            tally(slots, None if weights is None else weights[part], table[row])
+        for part, slots in slots_of:
+            for row, counters in enumerate(table):
+                tally(slots[row], None if weights is None else weights[part], counters)
         self._total += added
 
     def _counters(self) -> I64:

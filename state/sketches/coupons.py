@@ -18,7 +18,7 @@ from pyarrow import types
 
 from state import murmur
 from state.column_buffers import Values, Words, chunks, column_buffers
-from state.murmur import bytes_pair, compiled, inlined, leading_zeros, word_pair
+from state.murmur import RUNS, compiled, finish, inlined, leading_zeros, mix_runs, word_pair
 
 U8: TypeAlias = npt.NDArray[np.uint8]
 U32: TypeAlias = npt.NDArray[np.uint32]
@@ -93,10 +93,15 @@ def _of_words(words: murmur.U64, seed: np.uint64, out: U32) -> None:
 
 @compiled
 def _of_runs(offsets: murmur.Offsets, data: U8, seed: np.uint64, out: U32) -> None:
-    for i in range(offsets.size - 1):
-        at = np.uint64(offsets[i])
-        first, second = bytes_pair(data, at, np.uint64(offsets[i + 1]) - at, seed)
-        out[i] = _coupon(first, second)
+    h1 = np.empty(RUNS, np.uint64)
+    h2 = np.empty(RUNS, np.uint64)
+    lengths = np.empty(RUNS, np.uint64)
+    for start in range(0, out.size, RUNS):
+        part = out[start : start + RUNS]
+        mix_runs(offsets[start : start + part.size + 1], data, seed, h1, h2, lengths)
+        for i in range(part.size):
+            first, second = finish(h1[i], h2[i], lengths[i])
+            part[i] = _coupon(first, second)
 
 
 @compiled

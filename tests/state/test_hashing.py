@@ -21,6 +21,17 @@ def test_binary_equals_mmh3(values: list[bytes], seed: int) -> None:
     ]
 
 
+@pytest.mark.parametrize("longest", [15, 16, 127, 128, 144, 1000])
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_many_runs_of_all_lengths_equal_mmh3(kind: pa.DataType, longest: int) -> None:
+    rng = np.random.default_rng(longest)
+    values = [rng.bytes(int(size)) for size in rng.integers(longest + 1, size=2500)]
+    expected = [reference(v, 7) for v in values]
+    assert hash64(pa.array(values, kind), 7).tolist() == expected
+    seeds = np.full(len(values), 7, np.uint64)
+    assert hash64(pa.array(values, kind), seeds).tolist() == expected
+
+
 @given(st.lists(st.text(max_size=20)), st.integers(0, 5))
 def test_a_slice_of_strings_equals_mmh3(values: list[str], skip: int) -> None:
     column = pa.array(values, pa.string()).slice(skip)

@@ -16,6 +16,7 @@ KINDS: dict[str, list[object]] = {
     "integers": (RNG.zipf(1.3, 3000) - 5).tolist(),
     "short strings": [f"user-{i}" for i in RNG.zipf(1.3, 3000) % 500],
     "long strings": [f"user-{i:0{i % 70}}" for i in RNG.zipf(1.3, 3000) % 500],
+    "texts": [f"{i:0{i % 300}}" for i in RNG.zipf(1.3, 3000) % 5000],
     "one": ["x"],
     "none": [],
 }
