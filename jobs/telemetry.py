@@ -179,7 +179,8 @@ def _local(settings: TelemetrySettings, source: Source[Any], out: Path) -> Dataf
     events = _read(graph, settings, source)
     events = op.inspect("watch", events, lambda _, item: board.advance(item[1]))
     p = _parameters(settings, _numbered(settings.hosts), settings.hosts)
-    _answer(telemetry(events, p), settings, source, out, board)
+    rejected = getattr(source, "rejected", 0)
+    _answer(telemetry(events, p), settings, source, out, board, rejected=rejected)
     return graph
 
 
@@ -187,7 +188,7 @@ def _leaf(settings: TelemetrySettings) -> Dataflow:
     from connectors.events.settled import Settled
     from connectors.quic import send
 
-    source = make_source(settings, settings.spool)
+    source = make_source(settings, settings.out)
     if not isinstance(source, FixedPartitionedSource):
         raise SettingsError(f"{settings.source}: a leaf needs a source with partitions, to resume")
     name = str(settings.name)
@@ -225,7 +226,7 @@ def _root(settings: TelemetrySettings, out: Path) -> Dataflow:
     source = None
     if settings.knows_the_truth and settings.source == "file":
         source = make_source(settings, out)
-    _answer(parts, settings, source, out, _board(settings, None))
+    _answer(parts, settings, source, out, _board(settings, None), rejected=0)
     return graph
 
 
@@ -272,9 +273,15 @@ def _board(settings: TelemetrySettings, source: Any) -> Board:
 
 
 def _answer(
-    parts: Stream[Part], settings: TelemetrySettings, source: Any, out: Path, board: Board
+    parts: Stream[Part],
+    settings: TelemetrySettings,
+    source: Any,
+    out: Path,
+    board: Board,
+    *,
+    rejected: int,
 ) -> None:
-    """Show interim answers; write the last ones."""
+    """Show interim answers; write the last ones, beside the truth about `source`."""
 
     def beside_the_truth(answers: pa.RecordBatch) -> pa.RecordBatch:
         if not settings.knows_the_truth:
@@ -300,7 +307,7 @@ def _answer(
 
     def finished(directory: Path) -> None:
         board.close()
-        finish(directory, RunRecord.of(settings, getattr(source, "rejected", 0)))
+        finish(directory, RunRecord.of(settings, rejected))
 
     output("results", op.flat_map("tables", parts, tables), RunSink(out, TABLES, finish=finished))
 

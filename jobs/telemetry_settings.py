@@ -96,7 +96,9 @@ class TelemetrySettings(JobSettings):
         "again (generated and file, role local)",
     )
     out: Path | None = Field(
-        None, description="directory for results; unset: runs/telemetry/<time> (needed with -r)"
+        None,
+        description="directory for results (of a leaf: for rows it could not use); unset: "
+        "runs/telemetry/<time> (needed with -r)",
     )
     role: Role = Field("local", description="local (the whole tree), leaf, region or root")
     name: str | None = Field(None, description="this node's name, as in its certificate")

@@ -10,7 +10,7 @@ answers hold for all of them. Everything is in one directory, `runs/telemetry-tr
     keys/           the authority and the nodes' certificates
     NAME.pid        of each node, while it runs: `kill -9 $(cat .../leaf-3.pid)` is made good
     NAME.log        what it says on standard error
-    NAME/           its snapshots, and what its parent has not acknowledged
+    NAME/           its snapshots, what its parent has not acknowledged, rows it could not use
     answer/         the root's results
 
 A node that is killed is started again and goes on from its snapshot; one that fails by itself a
@@ -98,7 +98,8 @@ def plan(
         # Padded, since children are merged in the order of their names.
         name, parent = f"leaf-{i + 1:0{width}d}", names[i * regions // leaves]
         below[parent].append(name)
-        last.append(node(name, "leaf", parent, slice=f"{i + 1}/{leaves}"))
+        share = f"{i + 1}/{leaves}"
+        last.append(node(name, "leaf", parent, slice=share, out=str(directory / name)))
     root = node(
         "root",
         "root",
