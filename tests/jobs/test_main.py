@@ -8,6 +8,8 @@ import pytest
 
 from jobs.__main__ import JOBS, main
 from jobs.market_settings import MarketSettings
+from jobs.settings import JobSettings
+from jobs.telemetry_settings import TelemetrySettings
 
 
 def test_the_list_names_every_job(capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,23 +18,33 @@ def test_the_list_names_every_job(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in said and command in said for name, (command, _) in JOBS.items())
 
 
-def test_a_job_is_described_with_all_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["describe", "market"]) == 0
+@pytest.mark.parametrize("settings", [MarketSettings, TelemetrySettings])
+def test_a_job_is_described_with_all_its_settings(
+    settings: type[JobSettings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["describe", settings.job]) == 0
     said = capsys.readouterr().out
-    for name, field in MarketSettings.model_fields.items():
-        assert f"MARKET_{name.upper()} " in said
+    for name, field in settings.model_fields.items():
+        assert f"{settings.prefix()}{name.upper()} " in said
         assert field.description
         assert field.description in said
 
 
+@pytest.mark.parametrize(
+    ("job", "step"), [("market", "causal (causal_graph)"), ("telemetry", "tree (tree_merge)")]
+)
 def test_the_graph_is_drawn_and_nothing_is_run(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: str,
+    step: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["show", "market"]) == 0
+    assert main(["show", job]) == 0
     said = capsys.readouterr().out
     assert said.startswith("flowchart TD")
-    assert "causal (causal_graph)" in said
+    assert step in said
     assert not list(tmp_path.iterdir())
 
 
