@@ -183,6 +183,10 @@ class Connection(QuicConnectionProtocol):
         except LinkError as error:
             log.warning("link with %s ended: %s", self.name, error)
             self.end(Code.STATE, str(error))
+        except Exception as error:
+            # Whatever a peer's bytes set off ends its own connection, not the process's loop.
+            log.exception("frames from %s ended their connection", self.name)
+            self.end(Code.FRAME, f"{type(error).__name__} while a frame was read")
 
     @property
     def name(self) -> str:
