@@ -27,7 +27,8 @@ def theirs(
 ) -> count_min_sketch:
     sketch = count_min_sketch(rows, buckets)
     for value, weight in zip(values, weights or [1] * len(values), strict=True):
-        sketch.update(value, weight)
+        # As a float: with an int the library takes a string of digits for a number.
+        sketch.update(value, float(weight))
     return sketch
 
 
