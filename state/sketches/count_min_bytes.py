@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import itertools
 import struct
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from state.sketches.weights import I64, exact_sum
 
@@ -59,29 +57,27 @@ def read_table(data: bytes, rows: int, buckets: int, total: int) -> I64 | None:
     if not few and (stored != cells or len(body) != cells * width):
         raise ValueError(f"count-min: {stored} counters of {width} bytes in {len(body)} bytes")
     counters = np.frombuffer(body, f"<u{width}", offset=len(body) - stored * width)
-    if int(counters.max()) > total:
+    largest = int(counters.max())
+    if largest > total:
         raise ValueError(f"count-min: a counter above the total of {total}")
-    places = np.frombuffer(body, place, stored) if few else np.flatnonzero(counters)
-    _check_sums(places, counters if few else counters[places], rows, buckets, total)
-    if _form(int(counters.max()), len(places), cells) != (width, place, few):
-        raise ValueError("count-min: a table in a longer form than needed")
-    # Zeroed pages cost nothing until they are written: a short message claims no memory.
-    table = np.zeros(cells, np.int64)
-    table[places] = counters if few else counters[places]
-    return table.reshape(rows, buckets)
-
-
-def _check_sums(
-    places: npt.NDArray[Any], counters: npt.NDArray[Any], rows: int, buckets: int, total: int
-) -> None:
-    at = places.astype(np.int64)
-    if (at[1:] <= at[:-1]).any() or at[-1] >= rows * buckets or counters.min() < 1:
-        raise ValueError("count-min: places out of order or range, or counters of 0")
-    edges = np.searchsorted(at, np.arange(rows + 1) * buckets)
-    whole = counters.astype(np.int64)
+    if few:
+        places = np.frombuffer(body, place, stored).astype(np.int64)
+        if (places[1:] <= places[:-1]).any() or places[-1] >= cells or counters.min() < 1:
+            raise ValueError("count-min: places out of order or range, or counters of 0")
+        # Zeroed pages cost nothing until they are written: a short message claims no memory.
+        table = np.zeros(cells, np.int64)
+        table[places] = counters
+        edges = np.searchsorted(places, np.arange(rows + 1) * buckets).tolist()
+    else:
+        table = counters.astype(np.int64)
+        edges = list(range(0, cells + 1, buckets))
+        counters = table
     for low, high in itertools.pairwise(edges):
-        if exact_sum(whole[low:high]) != total:
+        if exact_sum(counters[low:high], largest) != total:
             raise ValueError(f"count-min: a row does not add up to the total of {total}")
+    if _form(largest, int(np.count_nonzero(counters)), cells) != (width, place, few):
+        raise ValueError("count-min: a table in a longer form than needed")
+    return table.reshape(rows, buckets)
 
 
 def _form(largest: int, filled: int, cells: int) -> tuple[int, str, bool]:

@@ -39,13 +39,18 @@ def whole_weights(weights: Weights, count: int) -> I64:
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def exact_sum(weights: I64) -> int:
-    """Return the sum of weights >= 0 that may not fit 64 bits.
+def exact_sum(weights: npt.NDArray[Any], largest: int | None = None) -> int:
+    """Return the sum of whole weights in [0, 2**63) that may not fit 64 bits.
 
     >>> exact_sum(np.array([2**63 - 1, 2**63 - 1])) == 2**64 - 2
     True
     """
-    high, low = weights >> 32, weights & 0xFFFFFFFF
+    if not len(weights):
+        return 0
+    if len(weights) * (int(weights.max()) if largest is None else largest) <= LARGEST_TOTAL:
+        return int(weights.sum(dtype=np.int64))
+    wide = weights.astype(np.int64)
+    high, low = wide >> 32, wide & 0xFFFFFFFF
     return (int(high.sum()) << 32) + int(low.sum())
 
 
