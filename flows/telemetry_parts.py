@@ -245,12 +245,19 @@ class _Newest(StatefulBatchLogic[Part, Part, bytes]):
         return [Part(None, self._node, events, first.to_bytes(), last)]
 
     def _merged(self, window: int) -> Telemetry:
-        parts = [self._parts[window][node] for node in sorted(self._parts[window])]
-        merged = Telemetry.from_bytes(parts[0].state)
-        for part in parts[1:]:
-            merged.merge(Telemetry.from_bytes(part.state))
-        if merged.windows != [window]:
-            raise ValueError(f"a part of window {window} holds the windows {merged.windows}")
+        merged: Telemetry | None = None
+        for node, part in sorted(self._parts[window].items()):
+            try:
+                state = Telemetry.from_bytes(part.state)
+                if state.windows != [window]:
+                    raise ValueError(f"a part of window {window} holds {state.windows}")
+                if merged is None:
+                    merged = state
+                else:
+                    merged.merge(state)
+            except ValueError as error:
+                raise ValueError(f"{self._node}: what {node} sent: {error}") from None
+        assert merged is not None
         return merged
 
     @override

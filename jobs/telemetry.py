@@ -231,7 +231,7 @@ def _root(settings: TelemetrySettings, out: Path) -> Dataflow:
 
 
 def _children(graph: Dataflow, settings: TelemetrySettings) -> KeyedStream[Part]:
-    from connectors.quic import Identity, QuicSource, Received
+    from connectors.quic import Identity, Limits, QuicSource, Received
 
     assert settings.keys is not None
     source = QuicSource(
@@ -241,6 +241,7 @@ def _children(graph: Dataflow, settings: TelemetrySettings) -> KeyedStream[Part]
         peers=settings.children,
         expect=settings.children,
         message=Part,
+        limits=Limits(idle=settings.idle),
     )
 
     def signed(received: Received) -> tuple[str, Part]:
@@ -252,7 +253,7 @@ def _children(graph: Dataflow, settings: TelemetrySettings) -> KeyedStream[Part]
 
 
 def _uplink(settings: TelemetrySettings) -> Any:
-    from connectors.quic import Identity, QuicSink
+    from connectors.quic import Identity, Limits, QuicSink
 
     assert settings.keys is not None
     assert settings.spool is not None
@@ -264,6 +265,7 @@ def _uplink(settings: TelemetrySettings) -> Any:
         spool=settings.spool,
         # When parts are told is a matter of time, so a restart may tell others.
         hold=True,
+        limits=Limits(idle=settings.idle),
     )
 
 

@@ -116,6 +116,11 @@ class TelemetrySettings(JobSettings):
         None, description="i/n: the share of the agents that this leaf reports; unset: all it reads"
     )
 
+    idle: Duration = Field(
+        timedelta(seconds=10),
+        gt=timedelta(0),
+        description="a link that hears nothing for so long is made anew",
+    )
     recovery: Path | None = Field(
         None, description="directory of snapshots, for `python -m jobs.telemetry`"
     )

@@ -14,7 +14,8 @@ answers hold for all of them. Everything is in one directory, `runs/telemetry-tr
     answer/         the root's results
 
 A node that is killed is started again and goes on from its snapshot; one that fails by itself a
-few times ends the run. The exit code is 0 if the root gave its answer.
+few times ends the run, and no node outlives this process. The exit code is 0 if the root gave its
+answer.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +44,8 @@ _GRACE = 5.0
 """Seconds that nodes have to end by themselves once the root has answered. One that is started
 again after its parent has ended cannot hear from it that all is well, and would wait long."""
 _EPOCH = "250ms"
+_IDLE = "3s"
+"""On one machine, silence soon means that the peer was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ def plan(
 
     def node(name: str, role: str, parent: str | None, **more: str) -> Node:
         known = {"role": role, "name": name, "keys": str(directory / "keys"), "epoch": _EPOCH}
-        known["recovery"] = str(directory / name / "snapshots")
+        known |= {"recovery": str(directory / name / "snapshots"), "idle": _IDLE}
         if name in ports:
             known["listen"] = f"127.0.0.1:{ports[name]}"
         if parent is not None:
@@ -248,6 +252,7 @@ def run_node(settings: Mapping[str, str], log: Path, *, stdout: bool, stderr: bo
     for name in [name for name in os.environ if name.startswith("TELEMETRY_")]:
         del os.environ[name]
     os.environ.update(settings)
+    threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
     from jobs.telemetry import run
 
     try:
@@ -256,6 +261,13 @@ def run_node(settings: Mapping[str, str], log: Path, *, stdout: bool, stderr: bo
         # As at the end of a program, where multiprocessing would print a traceback.
         sys.excepthook(*sys.exc_info())
         sys.exit(1)
+
+
+def _end_with_the_supervisor() -> None:
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        supervisor.join()
+        os._exit(1)
 
 
 def _signal(number: int) -> str:

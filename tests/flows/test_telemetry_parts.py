@@ -168,9 +168,13 @@ def test_interim_answers_come_when_something_changed() -> None:
 
 def test_parts_that_lie_stop_the_flow() -> None:
     cut_off = Part(FIRST, "x", 1, OLD.state[:-1])
-    assert "truncated" in failure(lambda: merged([cut_off]))
+    assert "top: what x sent: telemetry: truncated" in failure(lambda: merged([cut_off]))
     misplaced = Part(FIRST + 1, "x", 1, OLD.state)
-    assert "holds the windows" in failure(lambda: merged([misplaced]))
+    assert "a part of window" in failure(lambda: merged([misplaced]))
+    other = Telemetry(window=HOUR, host=1, hosts=3, seed=1)
+    other.update(batch(0, [1]))
+    unlike = Part(FIRST, "y", 1, other.to_bytes())
+    assert "what y sent: telemetry of different" in failure(lambda: merged([OLD, unlike]))
     whole = Part(None, "x", 1, OLD.state)
     assert "a part of no window" in failure(lambda: merged([whole]))
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -70,6 +71,19 @@ def test_a_node_that_cannot_run_ends_the_tree(
     assert f"root failed with exit code 2: see {tmp_path / 'root'}.log" in capsys.readouterr().err
     assert "TELEMETRY_ROLE=root needs TELEMETRY_NAME" in (tmp_path / "root.log").read_text()
     assert not list(tmp_path.glob("*.pid"))
+
+
+def test_no_node_outlives_its_supervisor(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.telemetry_tree", "--regions", "1", "--leaves", "1"]
+    with subprocess.Popen([*command, "--out", str(tmp_path / "out")]) as supervisor:
+        while len(pids := list((tmp_path / "out").glob("*.pid"))) < 3:
+            assert supervisor.poll() is None
+            time.sleep(0.02)
+        numbers = [int(path.read_text() or 0) for path in pids]
+        supervisor.kill()
+    for number in filter(None, numbers):
+        while Path(f"/proc/{number}").exists():
+            time.sleep(0.02)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
