@@ -1,0 +1,502 @@
+"""Answers about streams of batches, estimated with bounds, from sketches of bounded size.
+
+    distinct        how many different values
+    quantiles       the value at each rank
+    heavy_hitters   the most frequent values
+    sample          random rows
+    answers         any of these, of states that were merged elsewhere (`tree_merge`, a link)
+
+Each operator asks its :class:`Question` of every key, either of all rows so far or of windows of
+event time. A question knows how its state is made and how its answer is read off, so that what is
+folded here and what a tree merged have the same answers.
+
+Every answer starts with the columns of `SPAN`. Bounds are two-sided at the question's confidence.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import bytewax.operators as op
+import numpy as np
+import pyarrow as pa
+from bytewax.dataflow import operator
+from bytewax.operators import KeyedStream
+
+from operators.merge import Emit, fold
+from operators.window import Window, session, sliding, tumbling
+from operators.window.event_time import EPOCH
+from operators.window.session import Session
+from state.mergeable import Foldable
+from state.schemas import TIME
+from state.sketches import HeavyHitters, Hll, Kll, Reservoir
+
+F = TypeVar("F", bound=Foldable)
+
+SPAN = pa.schema(
+    [
+        pa.field("window_start", TIME),
+        pa.field("window_end", TIME),
+        pa.field("session", pa.list_(pa.string())),
+    ]
+)
+"""What an answer is about: null for all rows so far. `session` has the values of a session's key
+columns as text."""
+
+_BOUNDS = [pa.field(name, pa.float64()) for name in ("estimate", "lower_bound", "upper_bound")]
+_COUNTS = [
+    pa.field(name, pa.int64(), nullable=False)
+    for name in ("estimate", "lower_bound", "upper_bound", "total")
+]
+
+DISTINCT = pa.schema([*SPAN, *_BOUNDS])
+"""One row: the number of different values."""
+
+QUANTILES = pa.schema(
+    [
+        *SPAN,
+        pa.field("quantile", pa.float64(), nullable=False),
+        *_BOUNDS,
+        pa.field("rank_error", pa.float64(), nullable=False),
+        pa.field("count", pa.int64(), nullable=False),
+    ]
+)
+"""One row for each quantile; null where there are no values. `count` is of the values folded."""
+
+HEAVY_HITTERS = pa.schema([*SPAN, pa.field("value", pa.string()), *_COUNTS])
+"""The most frequent values first; `total` counts all values. The bounds hold with certainty."""
+
+SAMPLE = pa.schema(
+    [
+        *SPAN,
+        pa.field("seen", pa.int64(), nullable=False),
+        pa.field("inclusion", pa.float64(), nullable=False),
+    ]
+)
+"""One row for each sampled row, before the row's own columns: how many rows were sampled from, and
+the probability with which the row came in. A sum over rows / inclusion estimates that of all."""
+
+
+class Question(Protocol[F]):
+    """What is asked of a stream: how its state is made, and how the answer is read off."""
+
+    def create(self) -> F:
+        """Return an empty state."""
+
+    def answer(self, state: F) -> pa.RecordBatch:
+        """Return the answer, without the columns of `SPAN`, and leave the state as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """How many different values a column has; see `distinct`."""
+
+    column: str
+    lg_k: int = 12
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        _check_confidence(self.confidence)
+
+    def create(self) -> Hll:
+        """Return an empty state."""
+        return Hll(self.column, lg_k=self.lg_k)
+
+    def answer(self, state: Hll) -> pa.RecordBatch:
+        """Return one row of `DISTINCT`."""
+        low, high = state.lower_bound(self.confidence), state.upper_bound(self.confidence)
+        return _batch(DISTINCT, [state.estimate()], [low], [high])
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """The values of a column at some ranks; see `quantiles`."""
+
+    column: str
+    at: Sequence[float] = (0.5, 0.9, 0.99)
+    k: int = 200
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        _check_confidence(self.confidence)
+        if not self.at or not all(0 <= q <= 1 for q in self.at):
+            raise ValueError(f"quantiles are asked for at ranks in [0, 1], not at {self.at}")
+
+    def create(self) -> Kll:
+        """Return an empty state."""
+        return Kll(self.column, k=self.k)
+
+    def answer(self, state: Kll) -> pa.RecordBatch:
+        """Return a row of `QUANTILES` for each rank."""
+        q = np.asarray(self.at, dtype=np.float64)
+        return _batch(
+            QUANTILES,
+            q,
+            state.estimate(q),
+            state.lower_bound(q, self.confidence),
+            state.upper_bound(q, self.confidence),
+            np.full(len(q), state.rank_error(self.confidence)),
+            np.full(len(q), state.count),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Heaviest:
+    """The most frequent values of a column; see `heavy_hitters`."""
+
+    column: str
+    top: int = 10
+    capacity: int = 256
+    value_type: pa.DataType = HEAVY_HITTERS.field("value").type
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top <= self.capacity:
+            raise ValueError(f"the top {self.top} of {self.capacity} values cannot be told")
+
+    def create(self) -> HeavyHitters:
+        """Return an empty state."""
+        return HeavyHitters(self.column, capacity=self.capacity)
+
+    def answer(self, state: HeavyHitters) -> pa.RecordBatch:
+        """Return at most `top` rows of `HEAVY_HITTERS`, its values of the type asked for."""
+        top = state.top(self.top)
+        at = HEAVY_HITTERS.get_field_index("value")
+        schema = HEAVY_HITTERS.set(at, pa.field("value", self.value_type))
+        value = top["value"].cast(self.value_type)
+        bounds = [top[field.name] for field in _COUNTS[:3]]
+        return _batch(schema, value, *bounds, np.full(top.num_rows, state.total))
+
+
+def fresh_stream() -> int:
+    """Return 64 random bits, a stream that no other reservoir draws from."""
+    return secrets.randbits(64)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Random rows; see `sample`."""
+
+    columns: Sequence[str]
+    size: int = 256
+    weight: str | None = None
+    seed: int = 0
+    streams: Callable[[], int] = fresh_stream
+
+    def __post_init__(self) -> None:
+        taken = [name for name in (*self.columns, self.weight) if name in SAMPLE.names]
+        if taken or not self.columns:
+            raise ValueError(f"a sample needs columns, none of them called as {SAMPLE.names}")
+
+    def create(self) -> Reservoir:
+        """Return an empty state with a stream of its own."""
+        return Reservoir(
+            self.columns,
+            size=self.size,
+            stream=self.streams(),
+            weight=self.weight,
+            seed=self.seed,
+        )
+
+    def answer(self, state: Reservoir) -> pa.RecordBatch:
+        """Return the sampled rows behind the columns of `SAMPLE`."""
+        rows = state.sample()
+        schema = pa.schema([*SAMPLE, *rows.schema])
+        seen = np.full(rows.num_rows, state.count)
+        return _batch(schema, seen, state.inclusion(), *rows.columns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tumbling:
+    """Ask of tumbling windows; see :func:`operators.window.tumbling`."""
+
+    length: timedelta
+    time: str = "time"
+    align_to: datetime = EPOCH
+    lateness: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sliding:
+    """Ask of sliding windows; see :func:`operators.window.sliding`."""
+
+    length: timedelta
+    every: timedelta
+    time: str = "time"
+    align_to: datetime = EPOCH
+    lateness: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sessions:
+    """Ask of sessions; see :func:`operators.window.session`."""
+
+    by: str | Sequence[str]
+    gap: timedelta
+    time: str = "time"
+    lateness: timedelta = timedelta(0)
+
+
+Windows: TypeAlias = Tumbling | Sliding | Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The streams that an operator of this module returns."""
+
+    answers: KeyedStream[pa.RecordBatch]
+    """Answers under the key they are about."""
+    late: KeyedStream[pa.RecordBatch]
+    """Whole rows that came too late for their windows; nothing where there are no windows."""
+
+
+@operator
+def ask(
+    step_id: str,
+    up: KeyedStream[pa.RecordBatch],
+    question: Question[Any],
+    *,
+    window: Windows | None = None,
+    emit: Emit = "change",
+) -> Answers:
+    """Ask a question of every key, of all its rows so far or of windows.
+
+    - *Late*: only windows know it; such rows go whole to `late`.
+    - *Empty*: a key or window without rows has no answer; one of nulls only has one.
+    - *Duplicate* rows count again, except in `distinct`.
+    - *Restart*: resumes from a snapshot of the sketches; answers of an unfinished epoch come again.
+
+    Args:
+        step_id: unique name of the step.
+        up: batches under their key.
+        question: what to ask.
+        window: the windows to ask of; None for all rows so far, for as long as the flow lives.
+        emit: without windows, see `operators.merge.Emit`. Windows answer when they close.
+
+    Raises:
+        ValueError: `emit` is given together with windows, or a parameter is out of range; when
+            running, as the windows and the sketches do.
+        KeyError: a batch lacks the column (the flow stops).
+    """
+    if window is None:
+        states = fold("fold", up, question.create, emit=emit)
+        late: KeyedStream[pa.RecordBatch] = op.filter_map_value("late", up, lambda _: None)
+        return Answers(answers("answers", states, question), late)
+    if emit != "change":
+        raise ValueError(f"step {step_id}: windows answer when they close, not at {emit!r}")
+    match window:
+        case Tumbling():
+            out: Any = tumbling("window", up, question.create, **_fields(window))
+        case Sliding():
+            out = sliding("window", up, question.create, **_fields(window))
+        case Sessions():
+            out = session("window", up, question.create, **_fields(window))
+    closed = op.map_value(
+        "answers", out.closed, lambda found: _with_span(question.answer(found.state), found)
+    )
+    return Answers(closed, out.late)
+
+
+@operator
+def answers(
+    step_id: str, up: KeyedStream[bytes], question: Question[Any]
+) -> KeyedStream[pa.RecordBatch]:
+    """Read the answers off states that come as bytes, say from `tree_merge` or `merge_states`.
+
+    Keeps nothing. The columns of `SPAN` are null.
+
+    Args:
+        step_id: unique name of the step.
+        up: the `to_bytes` of states that `question.create` began.
+        question: what to ask.
+
+    Raises:
+        ValueError: an item is not the bytes of such a state, or its parameters are others (the
+            flow stops).
+    """
+    kind = type(question.create())
+
+    def read(data: bytes) -> pa.RecordBatch:
+        # Merging refuses states of another column or accuracy; reading alone would not.
+        state = question.create()
+        state.merge(kind.from_bytes(data))
+        return _with_span(question.answer(state), None)
+
+    return op.map_value("read", up, read)
+
+
+@operator
+def distinct(
+    step_id: str,
+    up: KeyedStream[pa.RecordBatch],
+    column: str,
+    *,
+    window: Windows | None = None,
+    emit: Emit = "change",
+    lg_k: int = 12,
+    confidence: float = 0.95,
+) -> Answers:
+    """Count the different values of a column, nulls not among them; answers are `DISTINCT`.
+
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> flow, out = Dataflow("demo"), []
+    >>> visits = pa.record_batch({"user": ["ann", "bob", "ann", None]})
+    >>> up = op.input("visits", flow, TestingSource([("site", visits)]))
+    >>> op.output("out", distinct("users", up, "user").answers, TestingSink(out))
+    >>> run_main(flow)
+    >>> [(key, round(batch["estimate"][0].as_py())) for key, batch in out]
+    [('site', 2)]
+
+    Args:
+        step_id: unique name of the step.
+        up: batches under their key.
+        column: numbers, times, text, binary or a dictionary of these.
+        window: see `ask`.
+        emit: see `ask`.
+        lg_k: accuracy; the relative standard error is about 1.04 / sqrt(2**lg_k).
+        confidence: of the bounds.
+
+    Raises:
+        ValueError: see `ask`.
+    """
+    return ask("ask", up, Distinct(column, lg_k, confidence), window=window, emit=emit)
+
+
+@operator
+def quantiles(
+    step_id: str,
+    up: KeyedStream[pa.RecordBatch],
+    column: str,
+    *,
+    at: Sequence[float] = (0.5, 0.9, 0.99),
+    window: Windows | None = None,
+    emit: Emit = "change",
+    k: int = 200,
+    confidence: float = 0.95,
+) -> Answers:
+    """Estimate quantiles of a column, a row each, without nulls and NaN; answers are `QUANTILES`.
+
+    Args:
+        step_id: unique name of the step.
+        up: batches under their key.
+        column: numbers or times (as numbers, in the column's unit).
+        at: ranks in [0, 1].
+        window: see `ask`.
+        emit: see `ask`.
+        k: accuracy; see `state.sketches.Kll`.
+        confidence: of the bounds.
+
+    Raises:
+        ValueError: see `ask`.
+        TypeError: the column does not hold numbers (the flow stops).
+    """
+    return ask("ask", up, Quantiles(column, tuple(at), k, confidence), window=window, emit=emit)
+
+
+@operator
+def heavy_hitters(
+    step_id: str,
+    up: KeyedStream[pa.RecordBatch],
+    column: str,
+    *,
+    top: int = 10,
+    window: Windows | None = None,
+    emit: Emit = "change",
+    capacity: int = 256,
+    value_type: pa.DataType | None = None,
+) -> Answers:
+    """Find the most frequent values of a column; answers are `HEAVY_HITTERS`.
+
+    Counts are exact up to `capacity` different values. Beyond, `upper_bound - lower_bound` is at
+    most ``total / (capacity + 1)``, and every value more frequent than that is found.
+
+    Args:
+        step_id: unique name of the step.
+        up: batches under their key.
+        column: values, of one type in all batches; null counts as nothing.
+        top: how many to tell, at most.
+        window: see `ask`.
+        emit: see `ask`.
+        capacity: how many values to keep.
+        value_type: of the answer's `value`, to which the values are cast; None for text.
+
+    Raises:
+        ValueError: see `ask`; or a value cannot be cast.
+    """
+    kind = HEAVY_HITTERS.field("value").type if value_type is None else value_type
+    return ask("ask", up, Heaviest(column, top, capacity, kind), window=window, emit=emit)
+
+
+@operator
+def sample(
+    step_id: str,
+    up: KeyedStream[pa.RecordBatch],
+    columns: Sequence[str],
+    *,
+    size: int = 256,
+    weight: str | None = None,
+    window: Windows | None = None,
+    emit: Emit = "change",
+    streams: Callable[[], int] = fresh_stream,
+) -> Answers:
+    """Keep a random sample of rows; answers are the rows behind the columns of `SAMPLE`.
+
+    Every key and window draws from a stream of random numbers of its own, which its snapshot
+    carries on. With random streams a *restart* samples anew what was first seen after the
+    snapshot: the sample stays a fair one, but answers that come again may differ.
+
+    Args:
+        step_id: unique name of the step.
+        up: batches under their key.
+        columns: the columns of the rows to keep; none may be called as one of `SAMPLE`.
+        size: rows to keep.
+        weight: column of weights; None for a uniform sample.
+        window: see `ask`.
+        emit: see `ask`.
+        streams: numbers the streams. States that are merged, as in sliding windows, sessions and
+            trees, need different ones. A counter that starts again with its process repeats
+            numbers that the snapshots hold, and so does one per process of a cluster.
+
+    Raises:
+        ValueError: see `ask`.
+    """
+    question = Sample(tuple(columns), size, weight, streams=streams)
+    return ask("ask", up, question, window=window, emit=emit)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"a confidence is within (0, 1), not {confidence}")
+
+
+def _fields(window: Windows) -> dict[str, Any]:
+    return {name: getattr(window, name) for name in window.__dataclass_fields__}
+
+
+def _batch(schema: pa.Schema, *columns: Any) -> pa.RecordBatch:
+    """Make the columns behind `SPAN`, NaN as null."""
+    fields = list(schema)[len(SPAN) :]
+    arrays = [
+        c if isinstance(c, pa.Array) else pa.array(c, f.type, from_pandas=True)
+        for c, f in zip(columns, fields, strict=True)
+    ]
+    return pa.record_batch(arrays, schema=pa.schema(fields))
+
+
+def _with_span(answer: pa.RecordBatch, found: Window[Any] | None) -> pa.RecordBatch:
+    start = end = by = None
+    if found is not None:
+        start, end = found.start, found.end
+    if isinstance(found, Session):
+        by = [None if value is None else str(value) for value in found.by]
+    n = answer.num_rows
+    span = [
+        pa.array([value] * n, field.type)
+        for value, field in zip((start, end, by), SPAN, strict=True)
+    ]
+    schema = pa.schema([*SPAN, *answer.schema])
+    return pa.record_batch([*span, *answer.columns], schema=schema)
