@@ -33,7 +33,7 @@ from typing import Any
 import bytewax.operators as op
 import pyarrow as pa
 from bytewax.dataflow import Dataflow, Stream
-from bytewax.inputs import FixedPartitionedSource, Source
+from bytewax.inputs import Source
 from bytewax.operators import KeyedStream
 
 from connectors import plugins
@@ -109,9 +109,7 @@ def _from_settings(settings: TelemetrySettings) -> tuple[Dataflow, Path | None]:
     return _local(settings, make_source(settings, out), out), out
 
 
-def make_source(
-    settings: TelemetrySettings, out: Path | None
-) -> FixedPartitionedSource[Any, Any] | Source[Any]:
+def make_source(settings: TelemetrySettings, out: Path | None) -> Source[Any]:
     """Return the source that the settings name.
 
     Raises:
@@ -185,15 +183,11 @@ def _local(settings: TelemetrySettings, source: Source[Any], out: Path) -> Dataf
 
 
 def _leaf(settings: TelemetrySettings) -> Dataflow:
-    from connectors.events.settled import Settled
     from connectors.quic import send
 
-    source = make_source(settings, settings.out)
-    if not isinstance(source, FixedPartitionedSource):
-        raise SettingsError(f"{settings.source}: a leaf needs a source with partitions, to resume")
     name = str(settings.name)
     graph = Dataflow("telemetry")
-    events = _read(graph, settings, Settled(source))
+    events = _read(graph, settings, make_source(settings, settings.out))
     if settings.slice is None:
         nodes, of = {name: _number(name)}, _ANY_LEAF
         events = op.map("mine", events, lambda item: (name, item[1]))

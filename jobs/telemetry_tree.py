@@ -152,9 +152,9 @@ class Supervisor:
         self._nodes = {node.name: node for node in nodes}
         self._root = nodes[0].name
         self._running: dict[str, BaseProcess] = {}
-        # Forked from a server that has imported everything, a node starts at once.
+        # Forked from a server that is warm, a node starts at once.
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["jobs.telemetry", "connectors.quic"])
+        self._context.set_forkserver_preload(["jobs.telemetry_warm"])
         self._failures: dict[str, int] = {}
         self._answered: float | None = None
         self.restarts = 0
