@@ -54,7 +54,6 @@ def render(directory: Path) -> Path:
         rank_error=single["latency rank error"]["upper"] if single.get("latency rank error") else 0,
         told=in_words([row for row in total if row["question"] != "endpoint"], names),
         endpoints=endpoints,
-        least=_least(endpoints),
         windows=[row for row in rows if row["window_start"] and row["question"] in _WINDOWED],
         sample=sample[:_SAMPLE],
         sampled=len(sample),
@@ -101,8 +100,3 @@ def _shape(settings: Mapping[str, Any]) -> str:
     while widths[-1] > 1:
         widths.append(-(-widths[-1] // settings["fan_in"]))
     return " → ".join(map(str, widths))
-
-
-def _least(endpoints: Sequence[Mapping[str, Any]]) -> float:
-    """Return by how much the counts of endpoints may be too small, at most."""
-    return max((row["upper"] - row["estimate"] for row in endpoints), default=0.0)
