@@ -6,7 +6,7 @@ dataflow, a spool or an acknowledgement behind them:
 - ``aioquic``: one stream, frames with a length before each. With a pause between frames, each is
   echoed, so that a round trip is measured beside the one-way time. Without one, the receiver
   tells how much it has got, and the sender keeps 4 MiB under way (aioquic itself never pushes
-  back). As ours, mutual TLS apart.
+  back). Socket buffers as wide as ours; only the server has a certificate that is checked.
 - ``tcp``: asyncio streams over mutual TLS 1.3, frames with a length before each.
 - ``http``: one POST for each frame on one kept connection, mutual TLS 1.3, a minimal client and
   server of our own on asyncio streams; the next request waits for the answer of the last.
@@ -87,6 +87,13 @@ def _configuration(job: Job, name: str, *, client: bool) -> QuicConfiguration:
     return made
 
 
+def _widen(transport: asyncio.BaseTransport) -> None:
+    """Give the socket the buffers that our connections have."""
+    end = transport.get_extra_info("socket")
+    for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        end.setsockopt(socket.SOL_SOCKET, buffer, 4 << 20)
+
+
 class _QuicTaking(QuicConnectionProtocol):
     def __init__(self, quic: QuicConnection, job: Job, arrivals: Arrivals, **rest: Any) -> None:
         super().__init__(quic, **rest)
@@ -94,6 +101,10 @@ class _QuicTaking(QuicConnectionProtocol):
         self._splitter = _Splitter()
         self._got = self._told = 0
         self.done: asyncio.Event
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        _widen(transport)
 
     def quic_event_received(self, event: events.QuicEvent) -> None:
         if isinstance(event, events.ConnectionTerminated):
@@ -118,6 +129,10 @@ class _QuicGiving(QuicConnectionProtocol):
         self._answers = bytearray()
         self.told = 0
         self.moved = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        _widen(transport)
 
     def quic_event_received(self, event: events.QuicEvent) -> None:
         if isinstance(event, events.StreamDataReceived):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import socket
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,8 @@ log = logging.getLogger("braidflow.quic")
 
 ALPN = "braidflow/1"
 _STREAM = 0
+_SOCKET_BUFFER = 4 << 20
+"""Bytes; the system's 208 KiB hold a dozen datagrams of 16,000, and what overflows is lost."""
 
 
 class Code(enum.IntEnum):
@@ -150,6 +153,16 @@ class Connection(QuicConnectionProtocol):
         return float(self._quic._loss._rtt_smoothed)
 
     # What aioquic calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Widen the socket's buffers, as far as the system allows (``net.core.rmem_max``).
+
+        An accepted connection shares the listener's socket, so this is for both ends.
+        """
+        super().connection_made(transport)
+        end = transport.get_extra_info("socket")
+        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            end.setsockopt(socket.SOL_SOCKET, buffer, _SOCKET_BUFFER)
 
     def quic_event_received(self, event: events.QuicEvent) -> None:
         """Verify the peer, decode frames, note the end."""
