@@ -123,7 +123,7 @@ class Quantiles:
 
     def __post_init__(self) -> None:
         _check_confidence(self.confidence)
-        if not self.at or not all(0 <= q <= 1 for q in self.at):
+        if not len(self.at) or not all(0 <= q <= 1 for q in self.at):
             raise ValueError(f"quantiles are asked for at ranks in [0, 1], not at {self.at}")
 
     def create(self) -> Kll:
@@ -187,9 +187,12 @@ class Sample:
     streams: Callable[[], int] = fresh_stream
 
     def __post_init__(self) -> None:
-        taken = [name for name in (*self.columns, self.weight) if name in SAMPLE.names]
-        if taken or not self.columns:
-            raise ValueError(f"a sample needs columns, none of them called as {SAMPLE.names}")
+        if isinstance(self.columns, str):
+            raise TypeError(f"a sample is of a list of columns, not of {self.columns!r}")
+        if not self.columns or len(set(self.columns)) != len(self.columns):
+            raise ValueError(f"a sample needs columns, each once, not {self.columns}")
+        if not {*self.columns, self.weight}.isdisjoint(SAMPLE.names):
+            raise ValueError(f"the columns of a sample are not called as {SAMPLE.names}")
 
     def create(self) -> Reservoir:
         """Return an empty state with a stream of its own."""
@@ -265,9 +268,11 @@ def ask(
     """Ask a question of every key, of all its rows so far or of windows.
 
     - *Late*: only windows know it; such rows go whole to `late`.
-    - *Empty*: a key or window without rows has no answer; one of nulls only has one.
+    - *Empty*: a window without rows has no answer. Without windows an empty batch is an arrival
+      like others, and so are rows of nulls anywhere: the answer is that of no values.
     - *Duplicate* rows count again, except in `distinct`.
     - *Restart*: resumes from a snapshot of the sketches; answers of an unfinished epoch come again.
+      Sketches of a question that was about another column, or of another accuracy, are refused.
 
     Args:
         step_id: unique name of the step.
@@ -278,7 +283,7 @@ def ask(
 
     Raises:
         ValueError: `emit` is given together with windows, or a parameter is out of range; when
-            running, as the windows and the sketches do.
+            running, as the windows and the sketches do, or a snapshot is of another question.
         KeyError: a batch lacks the column (the flow stops).
     """
     if window is None:
@@ -295,7 +300,7 @@ def ask(
         case Sessions():
             out = session("window", up, question.create, **_fields(window))
     closed = op.map_value(
-        "answers", out.closed, lambda found: _with_span(question.answer(found.state), found)
+        "answers", out.closed, lambda found: _with_span(_read(question, found.state), found)
     )
     return Answers(closed, out.late)
 
@@ -308,6 +313,22 @@ def answers(
 
     Keeps nothing. The columns of `SPAN` are null.
 
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> from operators.merge import merge_states
+    >>> flow, out, question = Dataflow("demo"), [], Quantiles("ms", at=(0.5,))
+    >>> parts = []
+    >>> for values in ([1.0, 2.0], [3.0, 4.0, 5.0]):
+    ...     part = question.create()
+    ...     part.update(pa.record_batch({"ms": values}))
+    ...     parts.append(("all", part.to_bytes()))
+    >>> up = op.input("parts", flow, TestingSource(parts))
+    >>> whole = merge_states("whole", up, question.create, emit="eof")
+    >>> op.output("out", answers("answers", whole, question), TestingSink(out))
+    >>> run_main(flow)
+    >>> [(key, batch.select(["estimate", "count"]).to_pylist()) for key, batch in out]
+    [('all', [{'estimate': 3.0, 'count': 5}])]
+
     Args:
         step_id: unique name of the step.
         up: the `to_bytes` of states that `question.create` began.
@@ -318,14 +339,9 @@ def answers(
             flow stops).
     """
     kind = type(question.create())
-
-    def read(data: bytes) -> pa.RecordBatch:
-        # Merging refuses states of another column or accuracy; reading alone would not.
-        state = question.create()
-        state.merge(kind.from_bytes(data))
-        return _with_span(question.answer(state), None)
-
-    return op.map_value("read", up, read)
+    return op.map_value(
+        "read", up, lambda data: _with_span(_read(question, kind.from_bytes(data)), None)
+    )
 
 
 @operator
@@ -380,6 +396,28 @@ def quantiles(
 ) -> Answers:
     """Estimate quantiles of a column, a row each, without nulls and NaN; answers are `QUANTILES`.
 
+    >>> from datetime import UTC
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> flow, told, late = Dataflow("demo"), [], []
+    >>> times = [datetime(2024, 1, 1, 12, minute, tzinfo=UTC) for minute in (0, 0, 0, 1, 2, 0)]
+    >>> served = pa.record_batch({
+    ...     "time": pa.array(times, pa.timestamp("us", "UTC")),
+    ...     "ms": [10.0, 30.0, 20.0, 40.0, 50.0, 60.0]})
+    >>> up = op.input("served", flow, TestingSource([("site", served)]))
+    >>> minutes = Tumbling(length=timedelta(minutes=1))
+    >>> out = quantiles("ms", up, "ms", at=[0.5, 1.0], window=minutes)
+    >>> op.output("told", out.answers, TestingSink(told))
+    >>> op.output("late", out.late, TestingSink(late))
+    >>> run_main(flow)
+    >>> for _, batch in told:
+    ...     print(f"{batch['window_start'][0].as_py():%X}", batch["estimate"].to_pylist())
+    12:00:00 [20.0, 30.0]
+    12:01:00 [40.0, 40.0]
+    12:02:00 [50.0, 50.0]
+    >>> [batch["ms"].to_pylist() for _, batch in late]
+    [[60.0]]
+
     Args:
         step_id: unique name of the step.
         up: batches under their key.
@@ -412,7 +450,19 @@ def heavy_hitters(
     """Find the most frequent values of a column; answers are `HEAVY_HITTERS`.
 
     Counts are exact up to `capacity` different values. Beyond, `upper_bound - lower_bound` is at
-    most ``total / (capacity + 1)``, and every value more frequent than that is found.
+    most ``total / (capacity + 1)``, and every value more frequent than that is kept, the `top` of
+    which are told.
+
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> flow, out = Dataflow("demo"), []
+    >>> calls = pa.record_batch({"endpoint": ["/a", "/b", "/a", "/c", "/a"]})
+    >>> up = op.input("calls", flow, TestingSource([("site", calls)]))
+    >>> found = heavy_hitters("top", up, "endpoint", top=1, capacity=2)
+    >>> op.output("out", found.answers, TestingSink(out))
+    >>> run_main(flow)
+    >>> out[0][1].select(["value", "lower_bound", "upper_bound", "total"]).to_pylist()
+    [{'value': '/a', 'lower_bound': 2, 'upper_bound': 3, 'total': 5}]
 
     Args:
         step_id: unique name of the step.
@@ -449,28 +499,48 @@ def sample(
     carries on. With random streams a *restart* samples anew what was first seen after the
     snapshot: the sample stays a fair one, but answers that come again may differ.
 
+    >>> from bytewax.dataflow import Dataflow
+    >>> from bytewax.testing import TestingSink, TestingSource, run_main
+    >>> flow, out = Dataflow("demo"), []
+    >>> rows = pa.record_batch({"x": range(100)})
+    >>> up = op.input("rows", flow, TestingSource([("k", rows)]))
+    >>> op.output("out", sample("some", up, ["x"], size=4).answers, TestingSink(out))
+    >>> run_main(flow)
+    >>> out[0][1].select(["seen", "inclusion"]).to_pylist()[0], out[0][1].num_rows
+    ({'seen': 100, 'inclusion': 0.04}, 4)
+
     Args:
         step_id: unique name of the step.
         up: batches under their key.
         columns: the columns of the rows to keep; none may be called as one of `SAMPLE`.
         size: rows to keep.
-        weight: column of weights; None for a uniform sample.
+        weight: column of weights, which is kept with the rows; None for a uniform sample.
         window: see `ask`.
         emit: see `ask`.
         streams: numbers the streams. States that are merged, as in sliding windows, sessions and
-            trees, need different ones. A counter that starts again with its process repeats
-            numbers that the snapshots hold, and so does one per process of a cluster.
+            trees, need different ones: a merge of equal ones is refused and stops the flow. A
+            counter makes a run on one worker repeatable, but one that starts again with its
+            process may repeat numbers that the snapshots hold, and one for each process of a
+            cluster those of the others. Start it above all numbers given, or keep the default.
 
     Raises:
         ValueError: see `ask`.
+        TypeError: `columns` is a text, not a list of them.
     """
-    question = Sample(tuple(columns), size, weight, streams=streams)
+    question = Sample(columns, size, weight, streams=streams)
     return ask("ask", up, question, window=window, emit=emit)
 
 
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"a confidence is within (0, 1), not {confidence}")
+
+
+def _read(question: Question[F], state: F) -> pa.RecordBatch:
+    # Merging refuses states of another column or accuracy; reading alone would not.
+    own = question.create()
+    own.merge(state)
+    return question.answer(own)
 
 
 def _fields(window: Windows) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from bytewax.testing import run_main
 from connectors.files import NdjsonSink
 from connectors.marks import output
 from operators.merge import fold, tree_merge
-from operators.sketch import DISTINCT, HEAVY_HITTERS, QUANTILES, Distinct, Sliding
-from operators.sketch import answers, distinct, heavy_hitters, quantiles
+from operators.sketch import DISTINCT, HEAVY_HITTERS, QUANTILES, SAMPLE, Distinct, Sliding
+from operators.sketch import answers, distinct, heavy_hitters, quantiles, sample
 from state.schemas import TIME
 
 PLACE = Path(os.environ["PLACE"])
@@ -65,6 +65,9 @@ def told(name, stream, schema):
 told("running", distinct("running", up, "x").answers, DISTINCT)
 told("windows", quantiles("windows", up, "x", window=window).answers, QUANTILES)
 told("top", heavy_hitters("top", up, "x", window=window).answers, HEAVY_HITTERS)
+# Keys' samples are not merged, so one stream serves all, and an unbroken run has the same rows.
+some = sample("some", up, ["x"], size=5, streams=lambda: 7)
+told("some", some.answers, SAMPLE.append(pa.field("x", pa.float64())))
 question = Distinct("x")
 states = fold("leaves", up, question.create)
 whole = tree_merge("tree", states, question.create, leaves=5, fan_in=2, emit="eof")
@@ -72,7 +75,7 @@ told("tree", answers("whole", whole, question), DISTINCT)
 recovery = RecoveryConfig(PLACE / "recovery", backup_interval=timedelta(0))
 run_main(flow, epoch_interval=timedelta(0), recovery_config=recovery)
 """
-TABLES = ["running", "windows", "top", "tree"]
+TABLES = ["running", "windows", "top", "some", "tree"]
 
 
 def run_until_done(place: Path, kill_at: list[int]) -> int:

@@ -40,6 +40,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 SCHEMA = pa.schema([("time", TIME), ("user", pa.string()), ("ms", pa.float64())])
 Row = tuple[int, str | None, float | None]
+Out = list[Any]
 
 
 def batch(*rows: Row) -> pa.RecordBatch:
@@ -49,7 +50,7 @@ def batch(*rows: Row) -> pa.RecordBatch:
     return pa.record_batch([times, pa.array(users, pa.string()), ms], schema=SCHEMA)
 
 
-def build(operator: Any, items: list[Any], *args: Any, **kw: Any) -> tuple[Dataflow, list, list]:
+def build(operator: Any, items: list[Any], *args: Any, **kw: Any) -> tuple[Dataflow, Out, Out]:
     flow = Dataflow("flow")
     told: list[Any] = []
     late: list[Any] = []
@@ -59,15 +60,15 @@ def build(operator: Any, items: list[Any], *args: Any, **kw: Any) -> tuple[Dataf
     return flow, told, late
 
 
-def run(operator: Any, items: list[Any], *args: Any, **kw: Any) -> tuple[list, list]:
+def run(operator: Any, items: list[Any], *args: Any, **kw: Any) -> tuple[Out, Out]:
     flow, told, late = build(operator, items, *args, **kw)
     run_main(flow)
     return told, late
 
 
-def failure(flow: Dataflow) -> BaseException:
+def failure(flow: Dataflow, **kw: Any) -> BaseException:
     with pytest.raises(BytewaxRuntimeError) as raised:
-        run_main(flow)
+        run_main(flow, **kw)
     error: BaseException = raised.value
     while error.__cause__ is not None:
         error = error.__cause__
@@ -230,6 +231,17 @@ def test_where_all_is_null_nothing_is_frequent() -> None:
     assert answer.schema == HEAVY_HITTERS
 
 
+def test_an_empty_batch_has_the_answer_of_no_values() -> None:
+    [(_, answer)], _ = run(distinct, [("k", batch())], "user")
+    assert answer.select(["estimate", "upper_bound"]).to_pylist() == [
+        {"estimate": 0.0, "upper_bound": 0.0}
+    ]
+
+
+def test_an_empty_batch_makes_no_window() -> None:
+    assert run(distinct, [("k", batch())], "user", window=Tumbling(length=SECOND)) == ([], [])
+
+
 @pytest.mark.parametrize("window", [None, Tumbling(length=SECOND)])
 def test_no_input_has_no_answers(window: Any) -> None:
     assert run(distinct, [], "user", window=window) == ([], [])
@@ -243,13 +255,23 @@ def test_two_workers_answer_for_every_key() -> None:
     assert counts == {str(i): [1, 2, 2, 3][i % 4] for i in range(16)}
 
 
+def test_two_workers_answer_for_every_window() -> None:
+    items = [(str(i % 8), b) for i in range(8) for _, b in ONE_BY_ONE]
+    flow, told, late = build(distinct, items, "user", window=Tumbling(length=10 * SECOND))
+    cluster_main(flow, [], 0, worker_count_per_proc=2)
+    found = sorted((key, seconds_of(a), round(a["estimate"][0].as_py())) for key, a in told)
+    assert found == [(str(i), *w) for i in range(8) for w in [((0, 10), 2), ((10, 20), 1)]]
+    assert sorted(key for key, _ in late) == [str(i) for i in range(8)]
+
+
 QUESTIONS = [Distinct("x"), Quantiles("x"), Heaviest("x"), Sample(["x"])]
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: type(q).__name__)
 def test_a_tree_answers_as_one_place_would(question: Any) -> None:
     items = [(str(i % 9), pa.record_batch({"x": [i, i // 2]})) for i in range(90)]
-    flow, out = Dataflow("flow"), []
+    flow = Dataflow("flow")
+    out: Out = []
     states = fold("fold", op.input("in", flow, TestingSource(items)), question.create)
     whole = tree_merge("tree", states, question.create, leaves=9, fan_in=3, emit="eof")
     op.output("out", answers("answers", whole, question), TestingSink(out))
@@ -301,6 +323,8 @@ def test_a_missing_column_is_an_error() -> None:
         (sample, ["ms"], {"size": 0}),
         (sample, [], {}),
         (sample, ["seen"], {}),
+        (sample, ["ms", "ms"], {}),
+        (sample, ["ms"], {"weight": "inclusion"}),
         (distinct, "user", {"window": Tumbling(length=SECOND), "emit": "eof"}),
         (distinct, "user", {"window": Tumbling(length=timedelta(0))}),
     ],
@@ -308,6 +332,48 @@ def test_a_missing_column_is_an_error() -> None:
 def test_bad_parameters_are_refused_at_once(operator: Any, column: Any, parameters: Any) -> None:
     with pytest.raises(ValueError):
         build(operator, [], column, **parameters)
+
+
+def test_a_text_is_no_list_of_columns() -> None:
+    with pytest.raises(TypeError, match="'ms'"):
+        build(sample, [], "ms")
+
+
+def test_ranks_may_be_an_array() -> None:
+    state = Quantiles("ms").create()
+    state.update(pa.record_batch({"ms": [1.0, 2.0, 3.0]}))
+    ranks: Any = np.array([0.0, 0.5])
+    assert Quantiles("ms", ranks).answer(state)["estimate"].to_pylist() == [1.0, 2.0]
+
+
+WINDOWS = [
+    None,
+    Tumbling(length=100 * SECOND),
+    Sliding(length=100 * SECOND, every=50 * SECOND),
+    Sessions(by="user", gap=100 * SECOND),
+]
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=lambda w: type(w).__name__)
+def test_a_snapshot_of_another_question_is_an_error(window: Any, tmp_path: Path) -> None:
+    init_db_dir(tmp_path, 1)
+    recovery = RecoveryConfig(tmp_path, backup_interval=timedelta(0))
+    items: list[Any] = [("k", batch((t, "ann", float(t)))) for t in range(6)]
+    items.insert(3, TestingSource.ABORT())
+    flow, _, _ = build(distinct, items, "user", window=window)
+    run_main(flow, epoch_interval=timedelta(0), recovery_config=recovery)
+    flow, _, _ = build(distinct, items, "ms", window=window)
+    error = failure(flow, epoch_interval=timedelta(0), recovery_config=recovery)
+    assert isinstance(error, ValueError)
+    assert "do not merge" in str(error)
+
+
+def test_samples_of_one_stream_are_not_merged() -> None:
+    window = Sliding(length=4 * SECOND, every=2 * SECOND)
+    flow, _, _ = build(sample, ONE_BY_ONE, ["ms"], window=window, streams=lambda: 7)
+    error = failure(flow)
+    assert isinstance(error, ValueError)
+    assert "random stream 7" in str(error)
 
 
 @pytest.mark.parametrize("window", [None, Sliding(length=4 * SECOND, every=2 * SECOND)])
