@@ -13,9 +13,9 @@ the sink of the other, through `QuicSink` with its spool on disk and `QuicSource
   for timers instead (plain aioquic's echo at 30 %: p99 of seconds). TCP would need the kernel
   to drop packets (``tc netem`` in a network namespace of its own); where it cannot, that is said.
 
-Processes are not pinned. Waking the other core is most of a small frame's time, so such figures
-depend on where the scheduler puts the ends: with both on one of two cores, HTTP did 13,000 to
-19,000 frames/s instead of 4,500. Compare within a run, and mind the spread.
+Processes are not pinned, and small frames depend on where the scheduler puts the ends: with both
+on one of two cores, HTTP, which waits for each answer, did 13,000 to 19,000 frames/s instead of
+4,500. Compare within a run, and mind the spread.
 """
 
 from __future__ import annotations
