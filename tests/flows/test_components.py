@@ -27,7 +27,7 @@ def found(links: np.ndarray, *, workers: int, mode: str, batches: int) -> dict[i
     streams = components(source, loop.input("back", flow), shards=4)
     loop.output("again", streams.again, outside=source)
     op.output("out", streams.labels, TestingSink(out))
-    epoch = timedelta(0 if mode == "superstep" else 0.02)
+    epoch = timedelta(seconds=0 if mode == "superstep" else 0.02)
     if workers == 1:
         run_main(flow, epoch_interval=epoch)
     else:
