@@ -1,0 +1,1 @@
+"""Replicated data types that merge without a centre: conflict-free replicated data types."""
