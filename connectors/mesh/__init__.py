@@ -17,11 +17,12 @@ Neither waits: what a slow or absent peer does not take is dropped, and counted.
 `QuicMesh` authenticates peers by their certificates. `UdpMesh` believes what a datagram says of its
 sender: it is for one machine, or one trusted network.
 
-Everything here runs in one event loop's thread.
+A mesh runs in one event loop's thread. `Meshes` puts those of a process at the edges of a dataflow.
 """
 
+from connectors.mesh.flow import Meshes, Outgoing, Received
 from connectors.mesh.mesh import Counts, Mesh
 from connectors.mesh.quic import QuicMesh
 from connectors.mesh.udp import UdpMesh
 
-__all__ = ["Counts", "Mesh", "QuicMesh", "UdpMesh"]
+__all__ = ["Counts", "Mesh", "Meshes", "Outgoing", "QuicMesh", "Received", "UdpMesh"]

@@ -24,7 +24,7 @@ from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
-from connectors.mesh.mesh import Mesh, host_port
+from connectors.mesh.mesh import Mesh, bound, host_port
 from connectors.quic.connection import Code, Connection, Limits
 from connectors.quic.identity import Identity, PeerCertificate
 
@@ -92,7 +92,7 @@ class QuicMesh(Mesh):
         configuration = self.configure(self.identity.server_configuration(alpn=ALPN))
         _, self._server = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: QuicServer(configuration=configuration, create_protocol=self._accept),
-            local_addr=self._listen,
+            sock=bound(self._listen),
         )
 
     async def stop(self) -> None:

@@ -7,13 +7,11 @@ authenticated, encrypted or sent again: `reliable` makes no difference.
 from __future__ import annotations
 
 import asyncio
-import socket
 
-from connectors.mesh.mesh import Mesh, Place, host_port
+from connectors.mesh.mesh import Mesh, Place, bound, host_port
 
 _LARGEST = 65_507
 """Bytes of UDP payload that IPv4 carries."""
-_BUFFER = 4 << 20
 
 
 class UdpMesh(Mesh):
@@ -37,11 +35,8 @@ class UdpMesh(Mesh):
     async def start(self) -> None:
         """Listen."""
         self._transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: _Protocol(self), local_addr=self._listen
+            lambda: _Protocol(self), sock=bound(self._listen)
         )
-        end = self._transport.get_extra_info("socket")
-        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            end.setsockopt(socket.SOL_SOCKET, buffer, _BUFFER)
 
     async def stop(self) -> None:
         """Close the socket."""

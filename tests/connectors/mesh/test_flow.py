@@ -1,0 +1,73 @@
+"""Meshes at the edges of a dataflow."""
+
+import socket
+from datetime import timedelta
+
+import bytewax.operators as op
+import pytest
+from bytewax.dataflow import Dataflow
+from bytewax.testing import TestingSink, TestingSource, cluster_main, run_main
+
+from connectors.mesh import Meshes, Outgoing, Received, UdpMesh
+
+
+def ping_pong(meshes: Meshes, rounds: int, heard: list[tuple[str, Received]]) -> Dataflow:
+    """a tells b a number, b tells a the next, and so on."""
+
+    def answer(item: tuple[str, Received]) -> list[tuple[str, Outgoing]]:
+        name, (peer, data) = item
+        if int(data) == rounds:
+            meshes.finish()
+            return []
+        return [(name, Outgoing(peer, b"%d" % (int(data) + 1), reliable=False))]
+
+    flow = Dataflow("ping_pong")
+    received = op.input("received", flow, meshes.source())
+    op.output("heard", received, TestingSink(heard))
+    start = op.input("start", flow, TestingSource([("a", Outgoing("b", b"1"))]))
+    answers = op.flat_map("answer", received, answer)
+    op.output("send", op.merge("sent", start, answers), meshes.sink())
+    return flow
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_peers_in_one_flow(workers: int) -> None:
+    heard: list[tuple[str, Received]] = []
+    meshes = Meshes([UdpMesh("a", "127.0.0.1:0"), UdpMesh("b", "127.0.0.1:0")])
+    flow = ping_pong(meshes, 50, heard)
+    if workers == 1:
+        run_main(flow, epoch_interval=timedelta(0))
+    else:
+        cluster_main(flow, [], 0, worker_count_per_proc=workers)
+    assert heard == [
+        ("ba"[n % 2 == 0], Received("ab"[n % 2 == 0], b"%d" % n)) for n in range(1, 51)
+    ]
+    assert meshes.by_name["a"].counts.sent == 25
+
+
+def test_unknown_names_and_doubles() -> None:
+    with pytest.raises(ValueError, match="the same name"):
+        Meshes([UdpMesh("a", "127.0.0.1:0"), UdpMesh("a", "127.0.0.1:0")])
+    with pytest.raises(ValueError, match=r"no mesh of this process is called \['z'\]"):
+        Meshes([UdpMesh("a", "127.0.0.1:0")]).send([("z", Outgoing("a", b""))])
+
+
+def test_an_address_in_use() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        meshes = Meshes([UdpMesh("a", f"127.0.0.1:{taken.getsockname()[1]}")])
+        with pytest.raises(OSError, match="127.0.0.1:[0-9]+: Address already in use"):
+            meshes.start()
+
+
+def test_what_the_flow_is_too_slow_for_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connectors.mesh.flow._WAITING", 10)
+    mesh = UdpMesh("a", "127.0.0.1:0")
+    meshes = Meshes([mesh])
+    meshes.start()
+    for _ in range(15):
+        mesh.on_message("b", b"hello")
+    assert meshes.dropped == 5
+    assert meshes.take() == [("a", Received("b", b"hello"))] * 10
+    assert meshes.take() == []
+    meshes.stop()
