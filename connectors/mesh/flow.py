@@ -6,8 +6,8 @@
     op.output("send", sent, meshes.sink())                      # ("n1", Outgoing("n2", b"..."))
 
 The key of an item is the local peer's name, so that one flow can run several peers, each as a key
-of a stateful operator. Source and sink share sockets, so they are in one process; its workers may be
-many. Messages are not in snapshots: what is on its way when a process dies is lost, as the network
+of a stateful operator. Source and sink share sockets, so they are in one process; its workers may
+be many. Messages are not in snapshots: what is on its way when a process dies is lost, as the network
 may lose it, and the protocols above are made for that.
 """
 
