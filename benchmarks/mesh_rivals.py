@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import cast
 
 from connectors.mesh import Mesh
-from connectors.mesh.mesh import host_port
+from connectors.mesh.mesh import Place
 
 _LENGTH = struct.Struct("<I")
 _HEAD_END = b"\r\n\r\n"
@@ -44,11 +44,10 @@ class _TcpMesh(Mesh):
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepted: set[_In] = set()
 
-    @property
-    def address(self) -> str:
-        """Where it listens."""
+    def _bound(self) -> Place:
         assert self._server is not None, "start it first"
-        return host_port(self._server.sockets[0].getsockname()[:2])
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return host, port
 
     async def start(self) -> None:
         """Listen."""

@@ -7,8 +7,8 @@
 
 The key of an item is the local peer's name, so that one flow can run several peers, each as a key
 of a stateful operator. Source and sink share sockets, so they are in one process; its workers may
-be many. Messages are not in snapshots: what is on its way when a process dies is lost, as the network
-may lose it, and the protocols above are made for that.
+be many. Messages are not in snapshots: what is on its way when a process dies is lost, as the
+network may lose it, and the protocols above are made for that.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from connectors.mesh.mesh import Mesh
+from connectors.quic.address import parse
 from connectors.quic.loop import loop, run
 
 _MOST = 4096
@@ -38,13 +39,15 @@ class Received(NamedTuple):
     peer: str
     """Who sent it."""
     data: bytes
+    address: str = ""
+    """Where the sender listens, as far as is known: ``host:port``."""
 
 
 class Outgoing(NamedTuple):
     """A message to be sent."""
 
     peer: str
-    """To whom."""
+    """To whom: a name that the mesh knows, or ``name@host:port``."""
     data: bytes
     reliable: bool = True
     """Whether it is sent again when packets are lost."""
@@ -125,20 +128,28 @@ class Meshes:
         """Send messages of local peers.
 
         Raises:
-            ValueError: there is no such local peer.
+            ValueError: there is no such local peer, or an address is none.
         """
         unknown = {name for name, _ in items} - self.by_name.keys()
         if unknown:
             raise ValueError(f"no mesh of this process is called {sorted(unknown)}")
+        for _, outgoing in items:
+            _, at, address = outgoing.peer.partition("@")
+            if at:
+                parse(address)
         loop().call_soon_threadsafe(self._send, items)
 
     def _send(self, items: list[tuple[str, Outgoing]]) -> None:
         for name, (peer, data, reliable) in items:
-            self.by_name[name].send(peer, data, reliable=reliable)
+            mesh = self.by_name[name]
+            peer, at, address = peer.partition("@")
+            if at:
+                mesh.learn(peer, address)
+            mesh.send(peer, data, reliable=reliable)
 
     async def _start(self) -> None:
         for mesh in self.by_name.values():
-            mesh.on_message = self._into_inbox(mesh.name)
+            mesh.on_message = self._into_inbox(mesh)
             await mesh.start()
         for mesh in self.by_name.values():
             for other in self.by_name.values():
@@ -148,12 +159,12 @@ class Meshes:
     async def _stop(self) -> None:
         await asyncio.gather(*(mesh.stop() for mesh in self.by_name.values()))
 
-    def _into_inbox(self, name: str) -> Callable[[str, bytes], None]:
-        inbox = self._inbox
+    def _into_inbox(self, mesh: Mesh) -> Callable[[str, bytes], None]:
+        inbox, name = self._inbox, mesh.name
 
         def put(peer: str, data: bytes) -> None:
             if inbox.qsize() < _WAITING:
-                inbox.put((name, Received(peer, data)))
+                inbox.put((name, Received(peer, data, mesh.address_of(peer))))
             else:
                 self.dropped += 1
 

@@ -34,7 +34,8 @@ class Mesh(ABC):
 
     Args:
         name: Who this peer is.
-        listen: ``host:port`` where others reach it; port 0 takes a free one.
+        listen: ``host:port`` to listen on; port 0 takes a free one.
+        advertise: ``host:port`` where others reach it, if that is another one.
 
     Attributes:
         on_message: Called with the sender's name and the message.
@@ -43,19 +44,29 @@ class Mesh(ABC):
         counts: What became of the messages.
     """
 
-    def __init__(self, name: str, listen: str) -> None:
+    def __init__(self, name: str, listen: str, advertise: str | None = None) -> None:
         self.name = name
         self.counts = Counts()
         self.on_message: Callable[[str, bytes], None] = lambda peer, message: None
         self.on_up: Callable[[str], None] = lambda peer: None
         self.on_down: Callable[[str], None] = lambda peer: None
         self._listen = parse(listen)
+        self._advertise = advertise and host_port(parse(advertise))
         self._places: dict[str, Place] = {}
 
     @property
-    @abstractmethod
     def address(self) -> str:
-        """Where it listens, as ``host:port``; known once it has started."""
+        """Where others reach it, as ``host:port``; known once it has started."""
+        return self._advertise or host_port(self._bound())
+
+    @abstractmethod
+    def _bound(self) -> Place:
+        """Return where it listens."""
+
+    def address_of(self, peer: str) -> str:
+        """Return where a peer listens, as ``host:port``, or nothing if that is not known."""
+        place = self._places.get(peer)
+        return host_port(place) if place else ""
 
     @abstractmethod
     async def start(self) -> None:

@@ -3,6 +3,7 @@
 A peer dials another when it first has something to say, and again when the connection is lost. Each
 end opens one unidirectional stream for reliable messages, each with its length before it (u32,
 little-endian); the others go as datagrams (RFC 9221), or on the stream if they do not fit in one.
+The first message of who dialled says where it listens, as ``host:port``.
 When both dial at once, the connection that the peer with the smaller name has dialled stays.
 
 What is sent in one turn of the event loop leaves together.
@@ -24,7 +25,7 @@ from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
-from connectors.mesh.mesh import Mesh, bound, host_port
+from connectors.mesh.mesh import Mesh, Place, bound
 from connectors.quic.connection import Code, Connection, Limits
 from connectors.quic.identity import Identity, PeerCertificate
 
@@ -39,6 +40,8 @@ _LONGEST_PAUSE = 2.0
 _HANDSHAKE = 5.0
 _GRACE = 0.25
 """Seconds for what is under way on a connection that gives way to another."""
+_EARLY = 64
+"""Datagrams kept that have overtaken the first message."""
 _OF_DIALLED, _OF_ACCEPTED = 2, 3
 """The first unidirectional stream of either end (RFC 9000, 2.1)."""
 _CRYPTO = range(0x100, 0x200)
@@ -50,7 +53,8 @@ class QuicMesh(Mesh):
 
     Args:
         name: Who this peer is: the name in its certificate.
-        listen: ``host:port`` where others reach it; port 0 takes a free one.
+        listen: ``host:port`` to listen on; port 0 takes a free one.
+        advertise: ``host:port`` where others reach it, if that is another one.
         identity: Its key and certificate.
         peers: The names that may connect; None takes any of the cluster's authority.
         limits: Sizes and times; `window` bounds what may wait for one peer, in bytes, and `frame`
@@ -64,12 +68,13 @@ class QuicMesh(Mesh):
         self,
         name: str,
         listen: str,
+        advertise: str | None = None,
         *,
         identity: Identity,
         peers: Collection[str] | None = None,
         limits: Limits | None = None,
     ) -> None:
-        super().__init__(name, listen)
+        super().__init__(name, listen, advertise)
         if identity.name != name:
             raise ValueError(f"{name!r} cannot use the certificate of {identity.name!r}")
         self.identity = identity
@@ -80,12 +85,11 @@ class QuicMesh(Mesh):
         self._server: QuicServer | None = None
         self._stopped = False
 
-    @property
-    def address(self) -> str:
-        """Where it listens."""
+    def _bound(self) -> Place:
         assert self._server is not None
         assert self._server._transport is not None, "start it first"
-        return host_port(self._server._transport.get_extra_info("sockname")[:2])
+        host, port = self._server._transport.get_extra_info("sockname")[:2]
+        return host, port
 
     async def start(self) -> None:
         """Listen."""
@@ -146,6 +150,7 @@ class QuicMesh(Mesh):
         allowed = self.allowed if dialled is None else [dialled]
         link = _Link(quic, identity=self.identity, allowed=allowed, limits=self.limits, **rest)
         link.mesh, link.dialled = self, dialled is not None
+        link.introduced = link.dialled
         self._links.add(link)
         return link
 
@@ -286,6 +291,8 @@ class _Link(Connection):
     dialled: bool
     since = 0.0
     """When the peer was verified, by the loop's clock."""
+    introduced = False
+    """Whether it is known where the peer listens."""
     heard = 0.0
     """When the last packet came, by the loop's clock."""
     _flushing = False
@@ -297,6 +304,7 @@ class _Link(Connection):
         self.settled = asyncio.Event()
         """The peer is verified, or the connection has ended."""
         self._received = bytearray()
+        self._early: list[bytes] = []
 
     @property
     def backlog(self) -> int:
@@ -349,6 +357,9 @@ class _Link(Connection):
         self.since = self._loop.time()
         self._stream = quic.get_next_available_stream_id(is_unidirectional=True)
         self._room = quic._max_datagram_size - _DATAGRAM_ROOM
+        if self.dialled:
+            self.put(self.mesh.address.encode(), reliable=True)
+            self.mesh.counts.sent -= 1
         self.mesh.peer(peer.name).up(self)
         self.settled.set()
 
@@ -357,7 +368,10 @@ class _Link(Connection):
         if not isinstance(event, events.DatagramFrameReceived):
             super().quic_event_received(event)
         elif self.peer is not None and self.ended is None:
-            self._hand_over(event.data)
+            if self.introduced:
+                self._hand_over(event.data)
+            elif len(self._early) < _EARLY:
+                self._early.append(event.data)
 
     def _decode(self, event: events.StreamDataReceived) -> None:
         if event.stream_id != (_OF_ACCEPTED if self.dialled else _OF_DIALLED):
@@ -374,7 +388,10 @@ class _Link(Connection):
             end = start + _LENGTH.size + length
             if len(received) < end:
                 break
-            self._hand_over(bytes(received[start + _LENGTH.size : end]))
+            message = bytes(received[start + _LENGTH.size : end])
+            (self._hand_over if self.introduced else self._introduce)(message)
+            if self.ended is not None:
+                return
             start = end
         del received[:start]
 
@@ -382,6 +399,19 @@ class _Link(Connection):
         assert self.peer is not None
         self.mesh.counts.received += 1
         self.mesh.on_message(self.peer.name, message)
+
+    def _introduce(self, message: bytes) -> None:
+        """Note where the peer says that it listens."""
+        assert self.peer is not None
+        try:
+            self.mesh.learn(self.peer.name, message.decode())
+        except ValueError:
+            self.end(Code.FRAME, "the first message is no address")
+        else:
+            self.introduced = True
+            for early in self._early:
+                self._hand_over(early)
+            self._early.clear()
 
     def terminated(self, code: int, reason: str) -> None:
         """Tell the mesh; close a dialled connection's own socket."""

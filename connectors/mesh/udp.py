@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from connectors.mesh.mesh import Mesh, Place, bound, host_port
+from connectors.mesh.mesh import Mesh, Place, bound
 
 _LARGEST = 65_507
 """Bytes of UDP payload that IPv4 carries."""
@@ -21,16 +21,15 @@ class UdpMesh(Mesh):
         ValueError: the name is longer than 255 bytes, or `listen` is not ``host:port``.
     """
 
-    def __init__(self, name: str, listen: str) -> None:
-        super().__init__(name, listen)
+    def __init__(self, name: str, listen: str, advertise: str | None = None) -> None:
+        super().__init__(name, listen, advertise)
         self._head = _head(name)
         self._transport: asyncio.DatagramTransport | None = None
 
-    @property
-    def address(self) -> str:
-        """Where it listens."""
+    def _bound(self) -> Place:
         assert self._transport is not None, "start it first"
-        return host_port(self._transport.get_extra_info("sockname")[:2])
+        host, port = self._transport.get_extra_info("sockname")[:2]
+        return host, port
 
     async def start(self) -> None:
         """Listen."""
@@ -65,7 +64,7 @@ class UdpMesh(Mesh):
         if not name or len(datagram) < 1 + length:
             self.counts.refused += 1
             return
-        self._places.setdefault(name, place)
+        self._places[name] = place
         self.counts.received += 1
         self.on_message(name, datagram[1 + length :])
 

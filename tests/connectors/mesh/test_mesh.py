@@ -249,6 +249,26 @@ def test_strangers_are_refused(
     run(test())
 
 
+def test_who_dials_says_where_it_listens(keys: Path) -> None:
+    async def test() -> None:
+        got: Got = []
+        a, b = quic(keys, "a"), quic(keys, "b", advertise="10.1.2.3:99")
+        listening(a, got)
+        await a.start()
+        await listening(b, got).start()
+        b.learn("a", a.address)
+        b.send("a", b"hello", reliable=False)
+        await until(lambda: a.address_of("b") == "10.1.2.3:99")
+        b.send("a", b"hello", reliable=False)
+        await until(lambda: ("a", "b", b"hello") in got)
+        assert b.address_of("a") == a.address
+        assert b.address_of("c") == ""
+        await a.stop()
+        await b.stop()
+
+    run(test())
+
+
 @pytest.mark.parametrize("stream", [2, 6, 0])
 def test_bytes_that_are_no_messages_end_the_connection(keys: Path, stream: int) -> None:
     async def test() -> None:
