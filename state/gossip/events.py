@@ -8,19 +8,25 @@ that only the transport understands.
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
 
+ReplicaId = Annotated[
+    str, msgspec.Meta(min_length=3, max_length=220, pattern="^[^#]+#(0|[1-9][0-9]{0,18})$")
+]
+Ordinal = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 
-class Update(msgspec.Struct, frozen=True, array_like=True):
+
+class Update(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One immutable thing that a replica said: number `seq` (from 1) of replica `origin`.
 
     The payload is bytes that mean something to the application: mostly a CRDT's delta, for
     updates arrive in any order.
     """
 
-    origin: str
-    seq: int
+    origin: ReplicaId
+    seq: Ordinal
     payload: bytes
 
 

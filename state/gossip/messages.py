@@ -22,7 +22,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from state.gossip.events import Status, Update
+from state.gossip.events import Ordinal, ReplicaId, Status, Update
 
 VERSION: Final = 1
 MAX_ROWS: Final = 4096
@@ -31,13 +31,9 @@ MAX_CELLS: Final = 512
 """Cells of a sketch; a difference that needs more is found by spans."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-Ordinal = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 Hash = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Address = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern="^[^#]+$")]
-ReplicaId = Annotated[
-    str, msgspec.Meta(min_length=3, max_length=220, pattern="^[^#]+#(0|[1-9][0-9]{0,18})$")
-]
 Table = Literal[0, 1]
 Hops = Annotated[int, msgspec.Meta(ge=0, le=16)]
 Hashes = Annotated[list[Hash], msgspec.Meta(max_length=MAX_ROWS)]
@@ -55,6 +51,8 @@ class Fact(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     incarnation: Count
     revision: Count
     status: Status
+    accuser: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """Who suspects it: several accusers shorten the time to refute."""
 
 
 Facts_ = Annotated[list[Fact], msgspec.Meta(max_length=MAX_ROWS)]
@@ -73,12 +71,6 @@ class Range(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 Ranges = Annotated[list[Range], msgspec.Meta(max_length=MAX_ROWS)]
-
-
-class _Update(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    origin: ReplicaId
-    seq: Ordinal
-    payload: bytes
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -189,7 +181,7 @@ class Want(Message, frozen=True, tag=13):
 class News(Message, frozen=True, tag=14):
     """Updates; `more` when not all that was wanted fitted in."""
 
-    updates: Annotated[list[_Update], msgspec.Meta(max_length=MAX_ROWS)]
+    updates: Annotated[list[Update], msgspec.Meta(max_length=MAX_ROWS)]
     more: bool
 
 
