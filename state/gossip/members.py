@@ -240,7 +240,7 @@ class Members:
         addresses = self._addresses()
         excluded = {*besides, self.me.address}
         chosen: list[str] = []
-        for _ in range(8 * count + 8):
+        for _ in range(8 * count + 8 if addresses else 0):
             address = addresses[int(self._port.rng.random() * len(addresses))]
             fact = self.at(address)
             if address in excluded or fact is None or fact.status not in _LIVE:
