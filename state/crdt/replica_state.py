@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from state.crdt.values import decode, encode
 from state.mergeable import Algebra, seal, unseal
@@ -84,10 +84,11 @@ class ReplicaState:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.value!r})"
 
-    @property
-    def value(self) -> Any:
-        """The plain Python value."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+        # Not at run time: it would hide the `value` of a class's second parent.
+        @property
+        def value(self) -> Any:
+            """The plain Python value."""
 
     def _check(self, other: object) -> None:
         if type(other) is not type(self):
