@@ -150,17 +150,6 @@ def test_a_peer_resumes_with_what_it_had_not_told(tmp_path: Any) -> None:
     }
 
 
-def test_what_is_no_message_changes_nothing() -> None:
-    group = Group("a", 1, [])
-    group.inputs += [group.begin("a", 1)]
-    mesh = group.meshes.by_name["a"]
-    mesh.on_message("z", b"\xff hello")
-    group.inputs += [("a", Edit("x"))]
-    run_main(group.flow())
-    rejected = [event for _, event in group.events if isinstance(event, Rejected)]
-    assert len(rejected) <= 1  # it may have come before Begin, and was dropped then
-
-
 def outputs(commands: list[Any], messages: list[Any] = []) -> list[Any]:  # noqa: B006
     out: list[Any] = []
     flow = Dataflow("one")
@@ -185,26 +174,40 @@ def test_messages_before_the_begin_are_dropped() -> None:
     assert outputs([], [("a", Heard("z", b"hello"))]) == []
 
 
-class _UntilStopped(DynamicSource[Any]):
-    """Emits an edit when the peer has stopped."""
+class _After(DynamicSource[Any]):
+    """Emits an item when there is something in a list."""
 
-    def __init__(self, events: list[Any]) -> None:
-        self.events = events
+    def __init__(self, seen: list[Any], item: Any) -> None:
+        self.seen, self.item = seen, item
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> Any:
-        return _Waiting(self.events)
+        return _Waiting(self.seen, self.item)
 
 
 class _Waiting(StatelessSourcePartition[Any]):
-    def __init__(self, events: list[Any]) -> None:
-        self.events = events
+    def __init__(self, seen: list[Any], item: Any) -> None:
+        self.seen, self.item = seen, item
         self.done = False
 
     def next_batch(self) -> list[Any]:
         if self.done:
             raise StopIteration
-        self.done = bool(self.events)
-        return [("a", Edit("x"))] if self.done else []
+        self.done = bool(self.seen)
+        return [self.item] if self.done else []
+
+
+def test_what_is_no_message_changes_nothing() -> None:
+    changes: list[Any] = []
+    events: list[Any] = []
+    flow = Dataflow("one")
+    heard = op.input("heard", flow, _After(changes, ("a", Heard("z", b"\xff hello"))))
+    commands = TestingSource([("a", Begin("a@1", 1)), ("a", Edit("x"))])
+    out = gossip_round("gossip", heard, op.input("commands", flow, commands), Notes)
+    op.output("changes", out.changes, TestingSink(changes))
+    op.output("events", out.events, TestingSink(events))
+    run_main(flow)
+    assert changes == [("a", "x")]
+    assert events == [("a", Rejected("z", "version ff is not 01"))]
 
 
 def test_edits_after_the_end_are_refused() -> None:
@@ -212,7 +215,7 @@ def test_edits_after_the_end_are_refused() -> None:
     commands = [("a", Begin("a@1", 1)), ("a", Finish())]
     flow = Dataflow("one")
     heard = op.input("heard", flow, TestingSource([]))
-    waiting = op.input("wait", flow, _UntilStopped(ended))
+    waiting = op.input("wait", flow, _After(ended, ("a", Edit("x"))))
     every = op.merge("commands", op.input("in", flow, TestingSource(commands)), waiting)
     out = gossip_round("gossip", heard, every, Notes, settings=QUICK)
     op.output("events", out.events, TestingSink(ended))
