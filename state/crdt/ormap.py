@@ -195,14 +195,15 @@ class ORMap(CausalState, MapPlace["ORMap"]):
         return touched
 
     def _look(self, key: Path) -> Any:
+        absent = False if len(key) % 2 else None  # only a set's element comes after a kind
         for end in range(1, len(key), 2):
             if self._store.children(key[:end])[:1] != [key[end]]:
-                return False if key[end] == SetPlace.leaf else None
+                return absent
+            if key[end] == SetPlace.leaf:
+                return self._store.has(key)
             if key[end] != MapPlace.leaf:
-                if key[end] == SetPlace.leaf:
-                    return self._store.has(key)
                 return self._nested(_PLACES[key[end]], key).value
-        return None
+        return absent
 
     def _path(self, key: Path) -> tuple[Any, ...]:
         names = [decode_key(part) for part in key[::2]]

@@ -40,7 +40,9 @@ class ReplicaState:
         self._join(other)
 
     def follow(self, other: Self) -> list[Change]:
-        """Do what `merge` does and return what changed visibly, in canonical order.
+        """Do what `merge` does and return what changed visibly.
+
+        What went comes before what came, each in the order of the encoded paths.
 
         Raises:
             ValueError: `other` is of another kind.
@@ -48,11 +50,12 @@ class ReplicaState:
         self._check(other)
         before = {key: self._look(key) for key in sorted(self._touched(other))}
         self._join(other)
-        return [
+        changes = [
             Change(self._path(key), old, new)
             for key, old in before.items()
             if not _same(old, new := self._look(key))
         ]
+        return sorted(changes, key=lambda change: not (change.new is None or change.new is False))
 
     def apply(self, delta: bytes) -> None:
         """Merge the bytes of a delta or a state; the same again changes nothing.
