@@ -4,13 +4,13 @@
 keyed by the local peer's name, so that one flow can hold one peer or a whole group:
 
     messages    Heard("b@10.0.0.2:7000", b"...")     what other peers said (from a mesh)
-    commands    Begin(...), then Edit(...), at last Finish()
+    commands    Begin(...), then Edit(...) and Look(), at last Finish()
         |
     gossip_round
         |
     say         Say("b@10.0.0.2:7000", b"...")       what is to be sent (to a mesh)
     changes     whatever the replica reports of its own and of others' edits
-    events      members that come and go, messages and edits that were refused, stable cuts
+    events      members that come and go, messages and edits that were refused, stable cuts, states
 
 A *replica* is what is replicated; `state.crdt` has some. An edit makes an update, the peer spreads
 it, and every other replica takes it in exactly once for each life of its peer, in any order.
@@ -101,19 +101,36 @@ class Edit(NamedTuple):
     """An operation on the replica, in whatever form it takes them."""
 
     operation: Any
+    origin: str = ""
+    """Where it comes from, for whoever reads of its refusal."""
+
+
+class Look(NamedTuple):
+    """Emit the replica's state, as `State`."""
 
 
 class Finish(NamedTuple):
     """Tell the others, hand over what they lack, and leave."""
 
 
+class State(NamedTuple):
+    """What a replica was when it was asked for by `Look`."""
+
+    state: bytes
+    seen: dict[str, int]
+    """For each replica id, up to which number all its updates are in it."""
+    neighbours: tuple[str, ...]
+
+
 class Refused(NamedTuple):
     """An edit or an update that the replica did not take; the replica is as it was."""
 
     source: str
-    """The origin of the update; for an edit, the peer itself."""
+    """The replica whose update it was; for an edit, the peer's name."""
     content: Any
     reason: str
+    origin: str = ""
+    """The edit's."""
 
 
 class Replica(Protocol):
@@ -161,7 +178,7 @@ class GossipOut:
     say: KeyedStream[Say]
     changes: KeyedStream[Any]
     events: KeyedStream[Any]
-    """`Refused`, and of `state.gossip`: members that come and go, neighbours, `Rejected`,
+    """`Refused`, `State`, and of `state.gossip`: members that come and go, neighbours, `Rejected`,
     `StableAdvanced`, `Stopped`."""
 
 
@@ -169,7 +186,7 @@ class GossipOut:
 def gossip_round(
     step_id: str,
     messages: KeyedStream[Heard],
-    commands: KeyedStream[Begin | Edit | Finish],
+    commands: KeyedStream[Begin | Edit | Look | Finish],
     replica: Callable[[str, bytes | None], Replica],
     *,
     settings: Settings | None = None,
@@ -276,7 +293,9 @@ class _Node(StatefulBatchLogic[tuple[str, Any], _Out, bytes]):
             elif self._peer is None:
                 raise ValueError(f"peer {name!r} got {type(item).__name__} before Begin")
             elif isinstance(item, Edit):
-                self._edit(name, item.operation)
+                self._edit(name, item)
+            elif isinstance(item, Look):
+                self._look()
             elif isinstance(item, Finish):
                 self._step(Leave(self._clock()))
             else:
@@ -340,15 +359,22 @@ class _Node(StatefulBatchLogic[tuple[str, Any], _Out, bytes]):
         )
         self._step(Start(now, begin.bootstrap))
 
-    def _edit(self, name: str, operation: Any) -> None:
+    def _look(self) -> None:
+        assert self._replica is not None
+        assert self._peer is not None
+        seen, neighbours = self._peer.vector(), self._peer.neighbours
+        self._out.append(_Happened(State(self._replica.to_bytes(), seen, neighbours)))
+
+    def _edit(self, name: str, edit: Edit) -> None:
         assert self._replica is not None
         assert self._peer is not None
         try:
             if not self._peer.running:
                 raise ValueError("the peer has left")
-            update = self._replica.edit(operation, int(self._wall() * 1000))
+            update = self._replica.edit(edit.operation, int(self._wall() * 1000))
         except ValueError as error:
-            self._out.append(_Happened(Refused(name, operation, str(error))))
+            refused = Refused(name, edit.operation, str(error), edit.origin)
+            self._out.append(_Happened(refused))
             return
         if update is not None:
             self._step(Publish(self._clock(), update))

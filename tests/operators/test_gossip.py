@@ -15,7 +15,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, cluster_main, run_main
 
 from connectors.mesh import Meshes, Outgoing, UdpMesh
-from operators.gossip import Begin, Edit, Finish, Heard, Refused, Say, gossip_round
+from operators.gossip import Begin, Edit, Finish, Heard, Look, Refused, Say, State, gossip_round
 from state.gossip import Rejected, Settings, Stopped
 
 QUICK = Settings(round=0.02, probe=0.2, probe_timeout=0.1)
@@ -111,7 +111,7 @@ def test_peers_of_a_group_end_equal(workers: int) -> None:
     group = Group(names, 3 * len(names), [])
     group.inputs += [group.begin(name, 1, *names[:i][-1:]) for i, name in enumerate(names)]
     group.inputs += [(name, Edit(f"{name}{n}")) for n in range(3) for name in names]
-    group.inputs += [("a", Edit("a0")), ("b", Edit(7))]
+    group.inputs += [("a", Edit("a0")), ("b", Edit(7, "line 3"))]
     if workers == 1:
         run_main(group.flow(), epoch_interval=timedelta(milliseconds=20))
     else:
@@ -121,7 +121,7 @@ def test_peers_of_a_group_end_equal(workers: int) -> None:
         names, expected
     )
     refused = [(name, event) for name, event in group.events if isinstance(event, Refused)]
-    assert refused == [("b", Refused("b", 7, "7 is no word"))]
+    assert refused == [("b", Refused("b", 7, "7 is no word", "line 3"))]
     assert not [event for _, event in group.events if isinstance(event, Rejected)]
 
 
@@ -224,6 +224,7 @@ def test_edits_after_the_end_are_refused() -> None:
 
 
 def test_a_group_of_one_says_nothing() -> None:
-    out = outputs([("a", Begin("a@1", 1)), ("a", Edit("x"))])
-    assert "x" in out
+    out = outputs([("a", Begin("a@1", 7)), ("a", Edit("x")), ("a", Edit("y")), ("a", Look())])
+    for expected in ("x", "y", State(b'["x", "y"]', {"a#7": 2}, ())):
+        assert expected in out
     assert not [item for item in out if isinstance(item, Say)]
