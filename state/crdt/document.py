@@ -13,7 +13,7 @@ from state.crdt.ormap import ORMap
 from state.crdt.orset import ORSet
 from state.crdt.registers import LWWRegister, MVRegister
 from state.crdt.replica_state import Change, ReplicaState
-from state.crdt.sequence import Edit, Sequence
+from state.crdt.sequence import Edit, PendingOverflow, Sequence
 from state.crdt.values import decode, encode
 from state.mergeable import Algebra, seal, unseal
 
@@ -176,6 +176,9 @@ class Document:
     def follow(self, other: Document) -> list[DocumentChange]:
         """Do what `merge` does and return what changed visibly, by name.
 
+        If a text or list raises, names before it in order are merged and their changes are not
+        told: read `value` anew.
+
         Raises:
             ValueError: as `merge`.
         """
@@ -220,7 +223,7 @@ class Document:
                 if version is None:
                     share.merge(part)
                 elif isinstance(part, Sequence):
-                    share.apply(part.delta_since(version))
+                    _add_since(share, part, version)
                 else:
                     share.merge(part.delta_since(version))
         return delta
@@ -325,8 +328,16 @@ def _edit_sequence(
         change(part)
     finally:
         order.edits = None
-        share.apply(part.delta_since(before))
+        _add_since(share, part, before)
         changes += _sequence_changes(name, edits)
+
+
+def _add_since(share: Sequence, part: Sequence, version: VersionVector) -> None:
+    try:
+        share.apply(part.delta_since(version))
+    except PendingOverflow:
+        # More than a sequence lets wait for what it builds on: with that, nothing waits.
+        share.merge(part)
 
 
 def _follow(name: str, part: Any, share: Any) -> list[DocumentChange]:

@@ -61,6 +61,14 @@ def test_what_was_done_before_an_error_comes_with_the_next_delta():
     assert bob == ann
 
 
+def test_a_paste_beyond_what_may_wait_is_sent_with_what_it_builds_on():
+    ann, bob = Document("ann"), Document("bob")
+    bob.follow(ann.edit("t", "text", lambda t: t.insert(0, "ab"))[0])
+    delta, changes = ann.edit("t", "text", lambda t: t.insert(1, "x" * (1 << 20) + "y"))
+    assert bob.apply(delta.to_bytes()) == changes
+    assert bob == ann
+
+
 def test_nested_changes_have_long_paths():
     ann = Document("ann")
     _, changes = ann.edit("m", "or-map", lambda m: m.map("a").map("b").set("c").add(7, "ann"))
