@@ -165,10 +165,10 @@ class Detector:
         )
         self._ping(target, self._number, linked=not far)
 
-    def _ping(self, target: str, number: int, *, linked: bool) -> None:
+    def _ping(self, target: str, number: int, *, linked: bool, sure: bool = False) -> None:
         fact = self._members.at(target)
         news = self._members.news(fact.name if fact is not None else "")
-        self._port.send(target, Ping(number, linked, news))
+        self._port.send(target, Ping(number, linked, sure, news), reliable=sure)
 
     def _choose(self) -> tuple[str | None, bool]:
         near = self._neighbours()
@@ -197,6 +197,8 @@ class Detector:
         if len(helpers) < self._port.settings.indirect:
             missing = self._port.settings.indirect - len(helpers)
             helpers += self._members.random(missing, (*helpers, probe.target))
+        # A stream gets through where datagrams are lost; memberlist does the same.
+        self._ping(probe.target, probe.number, linked=not probe.far, sure=True)
         for helper in helpers:
             self._port.send(helper, PingFor(probe.number, probe.target))
         probe.asked = len(helpers) or -1
@@ -222,7 +224,7 @@ class Detector:
         self._members.learn(message.facts)
         fact = self._members.at(sender)
         news = self._members.news(fact.name if fact is not None else "")
-        self._port.send(sender, Ack(message.number, news))
+        self._port.send(sender, Ack(message.number, news), reliable=message.sure)
 
     def asked(self, sender: str, message: PingFor) -> None:
         """Probe for another member. Beyond a number of such probes at a time: do nothing."""

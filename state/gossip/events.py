@@ -282,7 +282,7 @@ class Settings(msgspec.Struct, frozen=True):
     """How many of them get the payload at once; the others hear the number and may ask."""
     eager_bytes: int = 1000
     """Payloads above this are only ever sent to who asks."""
-    rumour_rounds: int = 4
+    rumour_rounds: int = 8
     """Rounds after which a peer stops telling of an update; anti-entropy does the rest."""
     min_gap: float = 0.005
     """Between two waves of news from one peer: under load news is told in batches."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from state.gossip.events import (
     Effect,
     Member,
@@ -92,6 +94,18 @@ class Members:
         """Return whether a member at `address` is not known to be dead (or is not known)."""
         fact = self.at(address)
         return fact is None or fact.status in _LIVE
+
+    def remember(self, facts: Iterable[Fact]) -> None:
+        """Take in what was known in an earlier life: nothing of it is news."""
+        for fact in facts:
+            if fact.name == self.me.name or len(self.facts) >= self._port.settings.max_members:
+                continue
+            if fact.status == Status.SUSPECT:
+                # The time it had to refute that is over, and it may have done so.
+                fact = msgspec.structs.replace(fact, status=Status.ALIVE, accuser="")
+            known = self.get(fact.name)
+            if known is None or rank(known) < rank(fact):
+                self._store(fact)
 
     def learn(self, facts: Iterable[Fact]) -> list[Fact]:
         """Take in what is said; return what is known better here, to tell whoever said it."""

@@ -129,10 +129,11 @@ class Shuffled(Message, frozen=True, tag=6):
 
 
 class Ping(Message, frozen=True, tag=7):
-    """Do you live? `linked` says that I take you for a neighbour."""
+    """Do you live? `linked` says that I take you for a neighbour, `sure`: answer reliably."""
 
     number: Count
     linked: bool
+    sure: bool
     facts: Facts_
 
 

@@ -25,6 +25,8 @@ from state.gossip.messages import (
 )
 from state.gossip.port import Port
 
+_LONGEST_PAUSE = 10.0
+"""Seconds between two tries to reach a bootstrap peer that nobody knows."""
 _WALK = 6
 _PASSIVE_AT = 3
 _SAMPLE_ACTIVE = 3
@@ -47,6 +49,7 @@ class Overlay:
         self._asked: dict[str, float] = {}
         self._bootstrap: list[str] = []
         self._next_join = float("inf")
+        self._join_pause = 0.5
         self._next_shuffle = port.now + port.settings.shuffle * (0.5 + port.rng.random())
         self.closed = False
 
@@ -67,15 +70,25 @@ class Overlay:
         """Do what is due."""
         now, settings = self._port.now, self._port.settings
         if now >= self._next_join:
-            if self.active or self.closed:
-                self._next_join = float("inf")
-            else:
-                self._next_join = now + 1.0 + self._port.rng.random()
-                target = self._port.rng.choice(self._bootstrap)
-                self._port.send(target, Join(self._members.me), reliable=True)
+            self._join()
         if now >= self._next_shuffle:
             self._next_shuffle = now + settings.shuffle * (0.5 + self._port.rng.random())
             self._shuffle()
+
+    def _join(self) -> None:
+        """Ask to be let in, also later by bootstrap peers of which nobody has told.
+
+        They may belong to another part of the group, that was begun behind a partition.
+        """
+        unknown = [a for a in self._bootstrap if self._members.at(a) is None]
+        targets = unknown if self.active else self._bootstrap
+        if not targets or self.closed:
+            self._next_join = float("inf")
+            return
+        self._join_pause = min(2 * self._join_pause, _LONGEST_PAUSE) if self.active else 1.0
+        self._next_join = self._port.now + self._join_pause * (1 + self._port.rng.random())
+        target = self._port.rng.choice(targets)
+        self._port.send(target, Join(self._members.me), reliable=True)
 
     def mend(self) -> None:
         """Ask peers of the passive view to replace links that are missing; once a round."""

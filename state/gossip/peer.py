@@ -182,8 +182,7 @@ class Peer:
             met=self._met,
             lost=self._overlay.lost,
         )
-        self._members.learn(fact for fact in members if fact.name != name)
-        port.take()
+        self._members.remember(members)
         self._seq = self._seen.top(self.id)
         self._running = False
         self._leaving = _NEVER
@@ -408,12 +407,15 @@ class Peer:
             self._reconciler.begin(target)
 
     def _someone(self) -> str | None:
-        """Return a random neighbour, or, without one, a random member."""
+        """Return a random neighbour; a missing one may be replaced by any member."""
         active = self._overlay.active
-        if active:
-            return active[int(self._port.rng.random() * len(active))]
-        far = self._members.random(1)
-        return far[0] if far else None
+        at = int(self._port.rng.random() * max(len(active), self.settings.active))
+        if at < len(active):
+            return active[at]
+        far = self._members.random(1, active)
+        if far:
+            return far[0]
+        return active[at % len(active)] if active else None
 
     # -- messages ---------------------------------------------------------------------------------
 

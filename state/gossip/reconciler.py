@@ -42,6 +42,7 @@ FEW = 40
 """Rows that are sent as they are, without looking for the difference first."""
 _LARGEST = 480
 _SPANS = 256
+_MEMBERS_EVERY = 5.0
 
 UPDATES: Final = 0
 MEMBERS: Final = 1
@@ -56,6 +57,7 @@ class Reconciler:
         self._seen = seen
         self._members = members
         self._spreader = spreader
+        self._next_members = port.now
 
     def _table(self, table: Kind) -> Table:
         return self._seen.table if table == UPDATES else self._members.table
@@ -77,7 +79,11 @@ class Reconciler:
         else:
             self._compare(sender, UPDATES, message.origins)
         mine = self._members.table
-        if mine.total != message.facts or mine.count != message.members:
+        if self._port.now >= self._next_members and (
+            mine.total != message.facts or mine.count != message.members
+        ):
+            # News about members rides on other messages: what is left to find is not urgent.
+            self._next_members = self._port.now + _MEMBERS_EVERY * self._port.settings.round
             self._compare(sender, MEMBERS, message.members)
 
     def _compare(self, to: str, table: Kind, theirs: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -14,6 +15,7 @@ _EXTRA = 0xC2B2AE3D27D4EB4F
 _WINDOW = 1 << 16
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def key_of(text: str) -> int:
     """Return the 63-bit key under which `text` is found in a table."""
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -10,6 +10,9 @@ import numpy as np
 
 _CELL = np.dtype([("count", "<i4"), ("keys", "<u8"), ("checks", "<u8")])
 _HASHES = 3
+_ALL = (1 << 64) - 1
+_CHECK = 0x5851F42D4C957F2D
+_SEEDS = [0x9E3779B97F4A7C15 * (i + 1) & _ALL for i in range(_HASHES)]
 FLOOR = 30
 """Cells of the smallest sketch; below about this many even one difference may fail."""
 
@@ -21,17 +24,26 @@ def _mix(x: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(x ^ (x >> np.uint64(31)))
 
 
+def _mix_one(x: int, seed: int) -> int:
+    x = x + seed & _ALL
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _ALL
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _ALL
+    return x ^ (x >> 31)
+
+
 def _checks(keys: np.ndarray) -> np.ndarray:
-    return _mix(keys, 0x5851F42D4C957F2D)
+    return _mix(keys, _CHECK)
 
 
 def _places(keys: np.ndarray, cells: int) -> np.ndarray:
     """Return the cell of each key in each third of the table, shape (3, keys)."""
     third = cells // _HASHES
     return np.stack(
-        [_mix(keys, 0x9E3779B97F4A7C15 * (i + 1) & (1 << 64) - 1) % np.uint64(third)
-         + np.uint64(i * third) for i in range(_HASHES)]
-    )  # fmt: skip
+        [
+            _mix(keys, seed) % np.uint64(third) + np.uint64(i * third)
+            for i, seed in enumerate(_SEEDS)
+        ]
+    )
 
 
 class Cells:
@@ -88,7 +100,7 @@ class Cells:
         counts = (self._cells["count"].astype(np.int64) - other._cells["count"]).tolist()
         keys = (self._cells["keys"] ^ other._cells["keys"]).tolist()
         checks = (self._cells["checks"] ^ other._cells["checks"]).tolist()
-        size = len(counts)
+        size, third = len(counts), len(counts) // _HASHES
         found: tuple[set[int], set[int]] = (set(), set())
         ready = [i for i in range(size) if counts[i] in (1, -1)]
         # Forged cells could peel for ever; an honest table peels each element once.
@@ -99,15 +111,15 @@ class Cells:
             sign, key = counts[at], keys[at]
             if sign not in (1, -1):
                 continue
-            one = np.array([key], np.uint64)
-            check = int(_checks(one)[0])
+            check = _mix_one(key, _CHECK)
             if check != checks[at]:
                 continue
             side = found[0 if sign == 1 else 1]
             if key in side:
                 return None
             side.add(key)
-            for place in _places(one, size)[:, 0].tolist():
+            for i, seed in enumerate(_SEEDS):
+                place = i * third + _mix_one(key, seed) % third
                 counts[place] -= sign
                 keys[place] ^= key
                 checks[place] ^= check

@@ -387,11 +387,15 @@ class Spreader:
             del self._wanted[key]
             if wanted.tries >= _TRIES or self._seen.has(*key):
                 continue
-            source = wanted.sources[wanted.tries % len(wanted.sources)]
+            # For a few, each time ask one more of those that have it: losses are independent.
+            several = wanted.tries + 1 if len(late) <= _FEW else 1
+            sources = wanted.sources
+            for i in range(min(several, len(sources))):
+                source = sources[(wanted.tries + i) % len(sources)]
+                by_source.setdefault(source, []).append(Update(*key, b""))
             wanted.tries += 1
             wanted.deadline = now + pause
             self._wanted[key] = wanted
-            by_source.setdefault(source, []).append(Update(*key, b""))
         for source, updates in by_source.items():
             self._ask(source, runs(updates))
 

@@ -35,7 +35,11 @@ class Table:
         self.keys: dict[str, int] = {}
         self.hashes: dict[str, int] = {}
         self.total = 0
-        self._sorted: tuple[list[str], np.ndarray, np.ndarray] | None = None
+        # In the order of keys; None when a row was added or removed.
+        self._names: list[str] | None = None
+        self._places: dict[str, int] = {}
+        self._keys = np.zeros(0, np.uint64)
+        self._hashes = np.zeros(0, np.uint64)
 
     @property
     def count(self) -> int:
@@ -49,25 +53,31 @@ class Table:
     def put(self, name: str, value: int) -> None:
         """Set the hash of row `name`."""
         value &= _MASK
-        self.total = (self.total - self.hashes.get(name, 0) + value) & _MASK
+        old = self.hashes.get(name)
         self.hashes[name] = value
-        self._sorted = None
+        if old is None:
+            self.total = (self.total + value) & _MASK
+            self._names = None
+            return
+        self.total = (self.total - old + value) & _MASK
+        if self._names is not None:
+            self._hashes[self._places[name]] = value
 
     def drop(self, name: str) -> None:
         """Remove row `name`, if it is there."""
         if self.keys.pop(name, None) is not None:
             self.total = (self.total - self.hashes.pop(name, 0)) & _MASK
-            self._sorted = None
+            self._names = None
 
     def _order(self) -> tuple[list[str], np.ndarray, np.ndarray]:
         """Return names, keys and hashes in the order of keys."""
-        if self._sorted is None:
-            names = list(self.hashes)
-            keys = np.fromiter((self.keys[n] for n in names), np.uint64, len(names))
-            order = np.argsort(keys, kind="stable")
-            hashes = np.fromiter(self.hashes.values(), np.uint64, len(names))
-            self._sorted = ([names[i] for i in order], keys[order], hashes[order])
-        return self._sorted
+        if self._names is None:
+            names = sorted(self.hashes, key=self.keys.__getitem__)
+            self._names = names
+            self._places = {name: place for place, name in enumerate(names)}
+            self._keys = np.fromiter((self.keys[name] for name in names), np.uint64, len(names))
+            self._hashes = np.fromiter((self.hashes[name] for name in names), np.uint64, len(names))
+        return self._names, self._keys, self._hashes
 
     def sketch(self, cells: int) -> Cells:
         """Return a sketch of all rows; its elements are their hashes."""
