@@ -221,7 +221,7 @@ class Peer:
             return _NEVER
         return min(
             self._next_round,
-            self._detector.due,
+            self._detector.due if self._leaving == _NEVER else _NEVER,
             self._overlay.due,
             self._spreader.due,
             self._stability.due,
