@@ -33,8 +33,7 @@ class Op(NamedTuple):
         k = first - self.seq
         n = end - first
         if self.step:
-            step = self.step if n > 1 else 1
-            return Op(first, n, step, self.a + self.step * k, 0, None)
+            return Op(first, n, self.step, self.a + self.step * k, 0, None)
         left = (replica << SHIFT | first) - 1 if k else self.a
         content = None if self.content is None else self.content[k : k + n]
         return Op(first, n, 0, left, self.b, content)

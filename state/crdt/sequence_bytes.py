@@ -145,7 +145,7 @@ def write_runs(out: Writer, refs: References, replica: int, runs: Iterable[Run])
         expected = run.seq + run.n
         number += 1
         if run.step:
-            rows.number(run.n << 3 | (FORWARD if run.step > 0 else BACKWARD))
+            rows.number(run.n << 3 | (FORWARD if run.n == 1 or run.step > 0 else BACKWARD))
             refs.write(rows, run.a)
             refs.last[refs.table[run.a >> SHIFT]] += run.step * (run.n - 1)
             continue

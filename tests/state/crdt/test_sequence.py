@@ -290,6 +290,45 @@ def test_runs_have_one_form_however_they_are_cut():
         assert parts.to_bytes() == bob.to_bytes()
 
 
+def test_what_waits_has_one_form_however_it_is_cut():
+    ann, _ = pair("0123456789")
+    start = Sequence.from_bytes(ann.to_bytes())
+    missing = ann.delete(0, 1)
+    version = ann.version
+    singles, patches = [], []
+    for index in (7, 6, 5, 4, 4, 3, 2):
+        patches.append(ann.version)
+        singles.append(ann.delete(index, 1))
+    patches = [ann.delta_since(version) for version in patches]
+    rng = random.Random(2)
+    states = set()
+    for count in range(8):
+        late = Sequence.from_bytes(start.to_bytes())
+        for delta in [*rng.sample(singles, count), patches[count % 7], *rng.sample(singles, 7)]:
+            late.apply(delta)
+        assert late.pending == 7
+        states.add(late.to_bytes())
+        late.apply(missing)
+        assert late.to_bytes() == ann.to_bytes()
+    assert states == {Sequence.from_bytes(patched(start, ann.delta_since(version))).to_bytes()}
+
+
+def test_a_single_deletion_has_no_direction():
+    ann, bob = pair("0123")
+    first = ann.delete(3, 1)
+    version = ann.version
+    second = ann.delete(2, 1)
+    assert patched(bob, second) == patched(bob, ann.delta_since(version))
+    bob.apply(first)
+    assert patched(bob, second) == patched(bob, ann.delta_since(version)) == ann.to_bytes()
+
+
+def patched(start: Sequence, delta: bytes) -> bytes:
+    late = Sequence.from_bytes(start.to_bytes())
+    late.apply(delta)
+    return late.to_bytes()
+
+
 def half_known() -> tuple[list[bytes], bytes]:
     """Deltas of "ab" and of an unrelated "q"; a patch where "a" is deleted by what follows "q"."""
     ann, bob = pair()
@@ -318,6 +357,7 @@ def test_what_is_known_as_deleted_stays_so_before_its_deletion_is_applied():
     assert (empty.text(), empty.pending) == ("", 1)
     for sequence in (knowing, innocent, one, two):
         sequence.apply(patch)
+        assert (sequence.text(), sequence.pending) == ("b", 1)
         sequence.apply(other)
         assert (sequence.text(), sequence.pending) == ("bq", 0)
     assert knowing.to_bytes() == innocent.to_bytes() == one.to_bytes() == two.to_bytes()

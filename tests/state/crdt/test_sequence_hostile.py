@@ -90,6 +90,9 @@ STATES = {
     "an origin that is a deletion": state(
         3, run(1, 1), 0, 0, run(1, 3), ref(0), run(1, 1), ref(1), 0, 0
     ),
+    "a deletion across a deletion": state(
+        4, run(1, 1), 0, 0, run(1, 3), ref(0), run(1, 1), 0, 0, run(3, 3), ref(-2), 0
+    ),
     "origins in the wrong order": state(
         3, run(1, 1), 0, 0, run(1, 1), ref(0), 0, run(1, 1), ref(0), ref(-1), 0
     ),
@@ -164,6 +167,7 @@ STATE_REASONS = {
     "a deletion below the first": "a deletion outside the range of counters",
     "a deletion of a deletion": "element 2 of replica 'a' is not known",
     "an origin that is a deletion": "element 2 of replica 'a' is not known",
+    "a deletion across a deletion": "element 2 of replica 'a' is not known",
     "origins in the wrong order": "the origins of an element are in the wrong order",
     "pieces longer than their run": "pieces that do not make up their run",
     "pieces that never come": "pieces that do not make up their run",
