@@ -9,6 +9,7 @@ that misses is found by comparing tables.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 
@@ -37,6 +38,13 @@ _LIVE = (Status.ALIVE, Status.SUSPECT)
 def rank(fact: Fact) -> tuple[int, bool, int, int]:
     """Return what is compared when two facts about one member meet."""
     return fact.incarnation, fact.status >= Status.LEFT, fact.revision, fact.status
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _row(fact: Fact) -> int:
+    """Return the hash of what all peers that agree on `fact` have in their tables."""
+    words = fact.incarnation * 0x9E3779B97F4A7C15 + (fact.revision << 2) + fact.status
+    return mix(key_of(fact.name) ^ mix(words)) ^ key_of(fact.address)
 
 
 def member_of(fact: Fact) -> Member:
@@ -201,8 +209,7 @@ class Members:
             self._dead[fact.address] = None
         if name not in self.table.keys:
             self.table.name(name, key_of(name))
-        words = fact.incarnation * 0x9E3779B97F4A7C15 + (fact.revision << 2) + fact.status
-        self.table.put(name, mix(self.table.keys[name] ^ mix(words)) ^ key_of(fact.address))
+        self.table.put(name, _row(fact))
 
     def spread(self, fact: Fact) -> None:
         """Tell others of `fact` with the next messages."""

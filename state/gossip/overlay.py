@@ -31,6 +31,7 @@ _WALK = 6
 _PASSIVE_AT = 3
 _SAMPLE_ACTIVE = 3
 _SAMPLE_PASSIVE = 4
+_LONGEST_PAUSE = 5.0
 
 
 class Overlay:
@@ -51,6 +52,8 @@ class Overlay:
         self._next_join = float("inf")
         self._join_pause = 0.5
         self._next_shuffle = port.now + port.settings.shuffle * (0.5 + port.rng.random())
+        self._mend_at = port.now
+        self._pause = 0.0
         self.closed = False
 
     @property
@@ -97,8 +100,10 @@ class Overlay:
         now, settings = self._port.now, self._port.settings
         if self._asked:
             for address in [a for a, until in self._asked.items() if until <= now]:
-                del self._asked[address]
+                self._refused(address)
                 self._forget(address)
+        if now < self._mend_at:
+            return
         missing = settings.active - len(self.active) - len(self._asked)
         if missing <= 0:
             return
@@ -118,9 +123,16 @@ class Overlay:
         self._asked[address] = self._port.now + max(1.0, 3 * self._port.settings.round)
         self._port.send(address, Neighbour(urgent, answer=False), reliable=True)
 
+    def _refused(self, address: str) -> None:
+        """Note that who was asked does not become a neighbour, and ask others less often."""
+        if self._asked.pop(address, None) is not None:
+            most = _LONGEST_PAUSE if self.active else 1.0
+            self._pause = min(most, max(2 * self._pause, self._port.settings.round))
+            self._mend_at = self._port.now + self._pause
+
     def lost(self, address: str) -> None:
         """Note that `address` cannot be reached."""
-        self._asked.pop(address, None)
+        self._refused(address)
         self._forget(address)
         self._remove(address)
 
@@ -181,7 +193,7 @@ class Overlay:
 
     def disconnected(self, sender: str) -> None:
         """Note that `sender` is no neighbour (any more)."""
-        self._asked.pop(sender, None)
+        self._refused(sender)
         if sender in self.active:
             self._remove(sender)
             self._keep(sender)
@@ -241,6 +253,7 @@ class Overlay:
             self._remove(dropped)
             self._keep(dropped)
         self.active.append(address)
+        self._pause, self._mend_at = 0.0, self._port.now
         self._port.emit(NeighbourUp(address))
 
     def _remove(self, address: str) -> None:

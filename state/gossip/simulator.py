@@ -251,7 +251,10 @@ class Simulator:
         return node
 
     def split(self, *sides: Iterable[str]) -> None:
-        """Cut the network: nodes reach those of their own side only; others are on side 0."""
+        """Cut the network: nodes reach those of their own side only.
+
+        Those that are on no side reach each other.
+        """
         self._sides = {name: i for i, side in enumerate(sides) for name in side}
 
     def heal(self) -> None:
@@ -317,7 +320,7 @@ class Simulator:
 
     def _arrive(self, source: Node, effect: Send, reliable: bool) -> None:
         target = self.nodes.get(effect.to)
-        a, b = self._sides.get(source.address, 0), self._sides.get(effect.to, 0)
+        a, b = self._sides.get(source.address), self._sides.get(effect.to)
         if target is not None and target.up and a == b:
             target.step(Received(self.now + target.skew, source.address, effect.data))
         elif reliable and source.up:
