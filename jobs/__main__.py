@@ -35,8 +35,13 @@ JOBS = {
         "python -m jobs.telemetry_tree",
         "the same as processes linked by QUIC: a root, three regions, nine leaves",
     ),
+    "gossip": (
+        "python -m bytewax.run jobs.gossip",
+        "replicate a document among peers with no centre",
+    ),
 }
 _SETTINGS = {
+    "gossip": ("jobs.gossip_settings", "GossipSettings"),
     "market": ("jobs.market_settings", "MarketSettings"),
     "telemetry": ("jobs.telemetry_settings", "TelemetrySettings"),
 }

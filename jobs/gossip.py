@@ -16,7 +16,7 @@ Operations are lines of JSON (`state.crdt.document_replica` lists them). Results
 
     changes.ndjson       every visible change at the local peers, as it happened
     document.json        the document when the peer left
-    dead_letters.ndjson  operations that could not be carried out, with the reason
+    dead_letters.ndjson  operations that could not be carried out, if any, with the reason
     run.json             settings and counts
 
 `python -m jobs.gossip --maelstrom` is a node for Maelstrom, on standard input and output.
