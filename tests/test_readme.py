@@ -1,5 +1,6 @@
 """What the README says is run: its connector, its commands, its links."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,11 @@ import numpy as np
 import pytest
 
 from connectors.testing import check_source
+from jobs.gossip_settings import GossipSettings
+from jobs.market_settings import MarketSettings
+from jobs.settings import JobSettings
+from jobs.telemetry_settings import TelemetrySettings
+from state.crdt.document_replica import DocumentReplica
 from state.schemas import TICKS
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +77,34 @@ def test_the_operators_example_runs(tmp_path: Path) -> None:
     assert any("'high': 1527.459961" in row for row in rows), "the peak of 24 March 2000"
 
 
+def test_the_sketches_example_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(# movers\.py\n.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "movers.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-m", "bytewax.run", "movers"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) == 3
+    assert done.stdout.count("'upper_bound'") == 3
+
+
+def test_the_operations_of_the_gossip_job_are_carried_out() -> None:
+    (text,) = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
+    replica = DocumentReplica("ann#1")
+    for line in text.splitlines():
+        replica.edit(json.loads(line), 1000)
+    assert replica.document.value == {
+        "notes": "Hello",
+        "settings": {"colour": "red"},
+        "tags": {"new"},
+        "votes": 2,
+    }
+
+
 def test_the_linked_dataflows_run(tmp_path: Path) -> None:
     for name in ("leaf", "root"):
         (code,) = re.findall(rf"```python\n(# {name}\.py\n.*?)```", README, flags=re.DOTALL)
@@ -80,7 +114,7 @@ def test_the_linked_dataflows_run(tmp_path: Path) -> None:
         command = [sys.executable, "-m", *arguments]
         return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
 
-    (make_keys,) = re.findall(r"console\npython -m (jobs keys .*)\n", README)
+    (make_keys,) = re.findall(r"console\npython -m (jobs keys .* root)\n", README)
     start(*make_keys.split()).communicate(timeout=60)
     root, leaf = (start("bytewax.run", name, "-s", "1") for name in ("root", "leaf"))
     lines = root.communicate(timeout=60)[0].splitlines()
@@ -100,11 +134,11 @@ def test_commands_name_what_exists() -> None:
         assert find_spec(module.removesuffix("."))
 
 
-def test_settings_it_names_exist() -> None:
-    from jobs.market_settings import MarketSettings
-
-    named = set(re.findall(r"\bMARKET_([A-Z_]+)", README))
-    assert {name.lower() for name in named} <= set(MarketSettings.model_fields)
+@pytest.mark.parametrize("settings", [GossipSettings, MarketSettings, TelemetrySettings])
+def test_settings_it_names_exist(settings: type[JobSettings]) -> None:
+    named = set(re.findall(rf"\b{settings.prefix()}([A-Z_]+)", README))
+    assert named
+    assert {name.lower() for name in named} <= set(settings.model_fields)
 
 
 def test_files_it_links_to_exist() -> None:
