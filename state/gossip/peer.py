@@ -459,7 +459,7 @@ class Peer:
         updates, absent, whole = self._log.select(message.ranges, _ANSWER)
         if updates or not whole:
             self._spreader.send_news([sender], updates, more=not whole)
-        if any(self._seen.has(row.origin, row.first) for row in absent):
+        if any(self._seen.has_any(row) for row in absent):
             self._snapshots.want(sender)
 
     def _on_news(self, sender: str, message: News) -> None:

@@ -82,6 +82,12 @@ class Seen:
         extras = self._extras.get(origin)
         return extras is not None and seq in extras
 
+    def has_any(self, row: Range) -> bool:
+        """Return whether any of the updates of `row` was seen."""
+        if row.first <= self._highs.get(row.origin, 0):
+            return True
+        return any(row.first <= seq <= row.last for seq in self._extras.get(row.origin, ()))
+
     def admits(self, seq: int, origin: str) -> bool:
         """Return whether `seq` is near enough to what was seen: gaps cost memory."""
         return seq <= self._highs.get(origin, 0) + _WINDOW

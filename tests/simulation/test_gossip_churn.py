@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from state.gossip import Expel, Leave, Settings, Start, Status, Superseded
@@ -198,3 +200,43 @@ def test_the_same_seed_gives_the_same_run() -> None:
         return [world.messages, world.bytes, [node.peer.neighbours for node in nodes]]
 
     assert trace() == trace()
+
+
+class Checked(Updates):
+    """Looks at every cut that it is told of, whether all that are in the group have it."""
+
+    def __init__(self, world: Simulator) -> None:
+        super().__init__()
+        self.world = world
+        self.cuts = 0
+
+    def compact(self, stable: Mapping[str, int]) -> None:
+        self.cuts += 1
+        for node in self.world.nodes.values():
+            vector = node.peer.vector()
+            lacking = {o: high for o, high in stable.items() if vector.get(o, 0) < high}
+            assert not lacking, f"seed {self.world.seed}: {node.address} lacks {lacking}"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_stable_cut_is_never_ahead_of_anyone(seed: int) -> None:
+    world = Simulator(seed, loss=0.2, settings=Settings(stability=0.2))
+    names = [f"p{i}" for i in range(8)]
+    nodes = []
+    for name in names:
+        nodes.append(world.add(name, bootstrap=names[:1], application=Checked(world)))
+        world.run(1.0)
+    for i in range(150):
+        world.random.choice(nodes).publish(b"%d" % i)
+        if i % 50 == 20:
+            world.random.shuffle(names)
+            world.split(names[:4], names[4:])
+        if i % 50 == 40:
+            world.heal()
+        world.run(world.random.choice([0.05, 0.3, 1.0]))
+    world.heal()
+    whole = {node.peer.id: node.peer.vector()[node.peer.id] for node in nodes}
+    assert world.run_until(
+        lambda: all(node.peer.stable() == whole for node in nodes), limit=60.0
+    ), f"seed {seed}"
+    assert all(node.application.cuts > 3 for node in nodes)  # type: ignore[attr-defined]

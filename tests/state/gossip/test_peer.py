@@ -152,6 +152,14 @@ def test_the_log_is_bounded_and_what_it_lost_comes_as_a_snapshot() -> None:
     assert message == Snapshot(b"state", [Range("a#1", 1, 5)], [])
 
 
+def test_a_snapshot_is_offered_for_what_was_dropped_beyond_a_gap() -> None:
+    one = peer(SMALL)
+    tell(one, News([Update("b#1", seq, b"") for seq in (2, 3, 4, 5)], False))
+    assert [update.seq for update in one.log()] == [3, 4, 5]
+    assert TakeSnapshot("addr-c") in tell(one, Want([Range("b#1", 1, 5)]), "addr-c")
+    assert TakeSnapshot("addr-d") not in tell(one, Want([Range("b#1", 3, 9)]), "addr-d")
+
+
 def test_a_snapshot_is_merged_or_replaces_by_the_stable_cut() -> None:
     seen = [Range("b#1", 1, 5)]
     one = peer()

@@ -46,7 +46,7 @@ CASES = {
         set(),
     ),
     "many against none": (updates(range(2000), 1), [], {"Rows"}, {"Sketch"}),
-    "one origin, a long log": (updates(range(1), 30_000), [], {"Rows"}, {"Sketch"}),
+    "one origin, a long log": (updates(range(1), 100_000), [], {"Rows"}, {"Sketch"}),
 }
 
 

@@ -28,6 +28,7 @@ def test_it_is_a_set(added: list[tuple[str, int]]) -> None:
         whole = Range(origin, 4, 28)
         assert numbers(seen.missing(whole, 100)) == numbers([whole]) - model
         assert len(numbers(seen.missing(whole, 3))) == min(3, len(numbers([whole]) - model))
+        assert seen.has_any(whole) == bool(numbers([whole]) & model)
         high = seen.high(origin)
         assert all((origin, seq) in model for seq in range(1, high + 1))
         assert (origin, high + 1) not in model
