@@ -81,7 +81,8 @@ from state.gossip.events import (
     Update,
 )
 from state.gossip.messages import Fact, MessageError, Range
-from state.gossip.peer import Peer, Statistics
+from state.gossip.peer import Peer
+from state.gossip.statistics import Statistics
 
 __all__ = [
     "Deliver",

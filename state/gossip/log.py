@@ -78,3 +78,20 @@ class Log:
             if gap:
                 absent.append(Range(row.origin, gap, row.last))
         return found, absent, True
+
+
+def runs(updates: Iterable[Update]) -> list[Range]:
+    """Return the numbers of `updates`, joined where they follow each other."""
+    pairs = sorted((update.origin, update.seq) for update in updates)
+    ranges: list[Range] = []
+    at, first, last = "", 0, -1
+    for origin, seq in pairs:
+        if origin == at and seq == last + 1:
+            last = seq
+            continue
+        if first:
+            ranges.append(Range(at, first, last))
+        at, first, last = origin, seq, seq
+    if first:
+        ranges.append(Range(at, first, last))
+    return ranges

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from state.gossip.detector import Detector
@@ -60,41 +59,14 @@ from state.gossip.port import Port
 from state.gossip.reconciler import Reconciler
 from state.gossip.seen import Seen
 from state.gossip.snapshots import Snapshots
-from state.gossip.spreader import Spreader, Traffic
+from state.gossip.spreader import Spreader
 from state.gossip.stability import Stability
+from state.gossip.statistics import Statistics, Traffic
 
 _ANSWER = 4 << 20
 _ENVELOPE = 1 << 20
 _LINGER = 5
 _NEVER = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """What a peer counts; all but the gauges only grow."""
-
-    messages_sent: dict[str, int]
-    """By kind of message."""
-    bytes_sent: int
-    messages_received: int
-    rejected: int
-    """Messages that were refused."""
-    payloads: Traffic
-    snapshots_given: int
-    snapshots_taken: int
-    snapshots_ignored: int
-    log_dropped: int
-    """Updates that the log no longer has."""
-    refuted: int
-    """How often this peer had to say that it lives."""
-    members_refused: int
-    # gauges
-    log_updates: int
-    log_bytes: int
-    origins: int
-    rumours: int
-    wanted: int
-    awareness: int
 
 
 class Peer:
@@ -295,7 +267,7 @@ class Peer:
             log_bytes=self._log.size,
             origins=len(self._seen),
             rumours=self._spreader.hot,
-            wanted=self._spreader.wanted,
+            wanted=len(self._spreader.requests),
             awareness=self._detector.awareness,
         )
 
@@ -464,13 +436,13 @@ class Peer:
 
     def _on_news(self, sender: str, message: News) -> None:
         self._spreader.receive(sender, message.updates)
-        if self._spreader.hurry(sender, more=message.more):
+        if self._spreader.requests.hurry(sender, more=message.more):
             self._reconciler.begin(sender)
 
     def _on_snapshot(self, sender: str, message: Snapshot) -> None:
         cut = self._snapshots.take(message, self._stability.stable)
         if cut is not None:
-            self._spreader.settled(sender)
+            self._spreader.requests.settled(sender)
             self._stability.advance(cut)
 
     # -- what the parts tell each other -----------------------------------------------------------

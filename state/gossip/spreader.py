@@ -12,26 +12,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from state.gossip.events import Deliver, Published, Update
-from state.gossip.log import Log
+from state.gossip.log import Log, runs
 from state.gossip.messages import (
     MAX_ROWS,
     Have,
     Range,
-    Want,
     encode,
     encode_news,
 )
 from state.gossip.port import Port
+from state.gossip.requests import Requests
 from state.gossip.seen import Seen
+from state.gossip.statistics import Traffic
 
 MAX_HOT = 4096
 """Rumours at a time; older ones are left to anti-entropy."""
-MAX_WANTED = 8192
-"""Updates asked for at a time."""
-_SOURCES = 4
-_TRIES = 6
 _PER_UPDATE = 40
-_FEW = 64
 
 
 @dataclass(slots=True)
@@ -40,41 +36,6 @@ class _Hot:
     known: int  # neighbours known to have it, as bits
     left: int
     told: int = 0
-
-
-@dataclass(slots=True)
-class _Wanted:
-    deadline: float
-    sources: list[str]
-    tries: int = 1
-
-
-@dataclass(slots=True)
-class Traffic:
-    """Payloads that went out and came in."""
-
-    sent: int = 0
-    received: int = 0
-    duplicates: int = 0
-    refused: int = 0
-    """Updates that were too long, too far ahead, or of one origin too many."""
-
-
-def runs(updates: Iterable[Update]) -> list[Range]:
-    """Return the numbers of `updates`, joined where they follow each other."""
-    pairs = sorted((update.origin, update.seq) for update in updates)
-    ranges: list[Range] = []
-    at, first, last = "", 0, -1
-    for origin, seq in pairs:
-        if origin == at and seq == last + 1:
-            last = seq
-            continue
-        if first:
-            ranges.append(Range(at, first, last))
-        at, first, last = origin, seq, seq
-    if first:
-        ranges.append(Range(at, first, last))
-    return ranges
 
 
 @dataclass(slots=True)
@@ -104,8 +65,7 @@ class Spreader:
         self._hot: dict[tuple[str, int], _Hot] = {}
         self._fresh: list[_Hot] = []
         self._last_wave = -1e18
-        self._wanted: dict[tuple[str, int], _Wanted] = {}
-        self._behind: dict[str, None] = {}
+        self.requests = Requests(port, seen)
         self.traffic = Traffic()
 
     @property
@@ -114,27 +74,19 @@ class Spreader:
         due = float("inf")
         if self._fresh and self._active:
             due = self._last_wave + self._port.settings.min_gap
-        if self._wanted:
-            due = min(due, next(iter(self._wanted.values())).deadline)
-        return due
+        return min(due, self.requests.due)
 
     @property
     def hot(self) -> int:
         """The number of rumours that are told of."""
         return len(self._hot)
 
-    @property
-    def wanted(self) -> int:
-        """The number of updates that were asked for and have not come."""
-        return len(self._wanted)
-
     def tick(self) -> None:
         """Start a wave, and ask again for what did not come."""
         now = self._port.now
         if self._fresh and self._active and now >= self._last_wave + self._port.settings.min_gap:
             self._wave()
-        if self._wanted and next(iter(self._wanted.values())).deadline <= now:
-            self._ask_again()
+        self.requests.tick()
 
     # -- what is new ------------------------------------------------------------------------------
 
@@ -168,7 +120,7 @@ class Spreader:
                 traffic.refused += 1
                 continue
             seen.add(origin, seq)
-            self._wanted.pop((origin, seq), None)
+            self.requests.came(origin, seq)
             self._log.append(update)
             self._heat(update, bit)
             new.append(update)
@@ -323,93 +275,14 @@ class Spreader:
                     if update.origin == row.origin and row.first <= update.seq <= row.last:
                         hot.known |= bit
 
+    def offered(self, sender: str, ranges: Sequence[Range]) -> None:
+        """Note what `sender` has, and ask for what is missing here."""
+        self.knows(sender, ranges)
+        self.requests.offered(sender, ranges)
+
     def knows_all(self, sender: str) -> None:
         """Note that a neighbour has all that this peer has."""
         bit = self._bit(sender)
         if bit:
             for hot in self._hot.values():
                 hot.known |= bit
-
-    # -- asking -----------------------------------------------------------------------------------
-
-    def offered(self, sender: str, ranges: Sequence[Range]) -> None:
-        """Ask `sender` for what it has and this peer lacks, unless someone else was asked."""
-        self.knows(sender, ranges)
-        asking: list[Range] = []
-        many = sum(min(row.last - row.first, _FEW) for row in ranges) >= _FEW
-        deadline = self._port.now + self._port.settings.round * (5.0 if many else 0.75)
-        for row in ranges:
-            room = MAX_WANTED - len(self._wanted)
-            if room <= 0:
-                self._behind[sender] = None
-                break
-            for part in self._seen.missing(row, room):
-                if part.last < row.last and part.last - part.first + 1 == room:
-                    self._behind[sender] = None
-                if not self._seen.admits(part.last, row.origin):
-                    self._behind[sender] = None
-                    last = self._seen.high(row.origin) + 1000
-                    if last < part.first:
-                        continue
-                    part = Range(part.origin, part.first, min(part.last, last))
-                first = 0
-                for seq in range(part.first, part.last + 1):
-                    wanted = self._wanted.get((part.origin, seq))
-                    if wanted is None:
-                        self._wanted[part.origin, seq] = _Wanted(deadline, [sender])
-                        first = first or seq
-                        continue
-                    if sender not in wanted.sources and len(wanted.sources) < _SOURCES:
-                        wanted.sources.append(sender)
-                    if first:
-                        asking.append(Range(part.origin, first, seq - 1))
-                        first = 0
-                if first:
-                    asking.append(Range(part.origin, first, part.last))
-        if asking:
-            self._ask(sender, asking)
-
-    def _ask(self, target: str, ranges: list[Range]) -> None:
-        for at in range(0, len(ranges), MAX_ROWS):
-            self._port.send(target, Want(ranges[at : at + MAX_ROWS]))
-
-    def _ask_again(self) -> None:
-        now, settings = self._port.now, self._port.settings
-        late = []
-        for key, wanted in self._wanted.items():
-            if wanted.deadline > now:
-                break
-            late.append((key, wanted))
-        by_source: dict[str, list[Update]] = {}
-        # Much is late because much was asked for: then patience, not haste.
-        pause = settings.round * (0.75 if len(late) <= _FEW else 5.0)
-        for key, wanted in late:
-            del self._wanted[key]
-            if wanted.tries >= _TRIES or self._seen.has(*key):
-                continue
-            # For a few, each time ask one more of those that have it: losses are independent.
-            several = wanted.tries + 1 if len(late) <= _FEW else 1
-            sources = wanted.sources
-            for i in range(min(several, len(sources))):
-                source = sources[(wanted.tries + i) % len(sources)]
-                by_source.setdefault(source, []).append(Update(*key, b""))
-            wanted.tries += 1
-            wanted.deadline = now + pause
-            self._wanted[key] = wanted
-        for source, updates in by_source.items():
-            self._ask(source, runs(updates))
-
-    def hurry(self, sender: str, *, more: bool) -> bool:
-        """Return whether `sender` has more for this peer and should be asked right away."""
-        if not more and sender not in self._behind:
-            return False
-        if len(self._wanted) > MAX_WANTED // 2:
-            return False
-        self._behind.pop(sender, None)
-        return True
-
-    def settled(self, sender: str) -> None:
-        """Forget what was asked for and came in a snapshot of `sender` instead."""
-        for key in [key for key in self._wanted if self._seen.has(*key)]:
-            del self._wanted[key]
-        self._behind.pop(sender, None)
