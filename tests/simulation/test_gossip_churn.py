@@ -113,7 +113,7 @@ def test_a_peer_that_stops_for_a_while_doubts_itself() -> None:
 
 def test_who_leaves_is_gone_at_once_and_hands_over() -> None:
     world, nodes = group(6, 30)
-    update = nodes[4].publish(b"last words")
+    update = nodes[4].publish(b"last words" * 500)  # too long to be pushed
     nodes[4].leave()
     world.run(4.0)
     assert not nodes[4].peer.running
