@@ -9,6 +9,7 @@ import pytest
 from state.gossip import (
     Deliver,
     Effect,
+    Fact,
     Leave,
     Peer,
     Publish,
@@ -19,13 +20,18 @@ from state.gossip import (
     Send,
     Settings,
     SnapshotTaken,
+    StableAdvanced,
     Start,
+    Status,
     TakeSnapshot,
     Tick,
     Update,
 )
 from state.gossip.messages import (
+    Cut,
     Digest,
+    Disconnect,
+    Facts,
     Have,
     Neighbour,
     News,
@@ -35,6 +41,7 @@ from state.gossip.messages import (
     decode,
     encode,
 )
+from state.gossip.seen import key_of
 
 SMALL = Settings(log_updates=3, max_payload=100, max_origins=5)
 
@@ -219,7 +226,27 @@ def test_the_active_view_is_bounded_and_probes_mend_it() -> None:
     link(one, 20)
     assert len(one.neighbours) == 5
     stranger = Ping(1, True, False, [])
-    effects = tell(one, stranger, "addr-x")
+    assert [to for to, _ in sent(tell(one, stranger, "addr-x"), Disconnect)] == ["addr-x"]
     assert len(one.neighbours) == 5
-    assert "Disconnect" in one.statistics().messages_sent
-    assert any(isinstance(e, Send) and e.to == "addr-x" for e in effects)
+    lonely = peer()
+    assert not sent(tell(lonely, stranger, "addr-x"), Disconnect)
+    assert lonely.neighbours == ("addr-x",)
+
+
+def test_a_peer_does_not_take_a_stable_cut_that_it_is_behind() -> None:
+    other = Fact("b", "addr-b", 1, 0, Status.ALIVE)
+    one = peer(seen=[Range("b#1", 1, 2)], members=[other])
+    cut = Cut(0, [], b"", [Range("b#1", 1, 3)])
+    assert not [e for e in tell(one, cut) if isinstance(e, StableAdvanced)]
+    assert one.stable() == {}
+    tell(one, News([Update("b#1", 3, b"")], False))
+    assert StableAdvanced({"b#1": 3}) in tell(one, cut)
+
+
+def test_a_vote_of_an_earlier_incarnation_does_not_count() -> None:
+    one = peer(seen=[Range("b#2", 1, 3)])
+    tell(one, Facts([Fact("b", "addr-b", 2, 0, Status.ALIVE)], [], None))
+    for voter, stable in (("b#1", {}), ("b#2", {"b#2": 3})):
+        vote = key_of(voter).to_bytes(8, "little")
+        tell(one, Cut(0, [Range("b#2", 1, 3)], vote, []))
+        assert one.stable() == stable
