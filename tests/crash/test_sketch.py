@@ -23,8 +23,8 @@ from bytewax.testing import run_main
 from connectors.files import NdjsonSink
 from connectors.marks import output
 from operators.merge import fold, tree_merge
-from operators.sketch import DISTINCT, HEAVY_HITTERS, QUANTILES, SAMPLE, Distinct, Sliding
-from operators.sketch import answers, distinct, heavy_hitters, quantiles, sample
+from operators.questions import DISTINCT, HEAVY_HITTERS, QUANTILES, SAMPLE, Distinct
+from operators.sketch import Sliding, answers, distinct, heavy_hitters, quantiles, sample
 from state.schemas import TIME
 
 PLACE = Path(os.environ["PLACE"])

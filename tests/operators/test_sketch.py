@@ -16,7 +16,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, cluster_main, run_main
 
 from operators.merge import fold, tree_merge
-from operators.sketch import (
+from operators.questions import (
     DISTINCT,
     HEAVY_HITTERS,
     QUANTILES,
@@ -25,6 +25,8 @@ from operators.sketch import (
     Heaviest,
     Quantiles,
     Sample,
+)
+from operators.sketch import (
     Sessions,
     Sliding,
     Tumbling,
