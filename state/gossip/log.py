@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from state.gossip.events import Update
 from state.gossip.messages import Range
@@ -13,10 +13,15 @@ _OVERHEAD = 64
 class Log:
     """Updates by (origin, seq); the ones that came first are dropped first.
 
-    >>> log = Log(updates=2, size=10_000)
-    >>> for seq in (1, 2, 3): log.append(Update("a#1", seq, b"x"))
-    >>> [update.seq for update in log], log.get("a#1", 1)
-    ([2, 3], None)
+    An update that nobody else may have (the peer's own, and those of its earlier lives) is *kept*
+    until it is stable, while others are dropped: but not if such updates alone take up more than
+    half of the limits.
+
+    >>> log = Log(updates=4, size=10_000)
+    >>> log.append(Update("me#1", 1, b"x"), keep=True)
+    >>> for seq in (1, 2, 3, 4): log.append(Update("a#1", seq, b"x"))
+    >>> [(update.origin, update.seq) for update in log], log.get("a#1", 1)
+    ([('a#1', 2), ('a#1', 3), ('a#1', 4), ('me#1', 1)], None)
 
     Args:
         updates: How many are kept at most.
@@ -27,29 +32,50 @@ class Log:
         self._most = updates
         self._most_bytes = size
         self._updates: dict[tuple[str, int], Update] = {}
+        self._kept: dict[tuple[str, int], Update] = {}
+        self._kept_size = 0
         self.size = 0
         self.dropped = 0
         """How many were dropped for the limits."""
 
     def __len__(self) -> int:
-        return len(self._updates)
+        return len(self._updates) + len(self._kept)
 
     def __iter__(self) -> Iterator[Update]:
-        return iter(self._updates.values())
+        yield from self._updates.values()
+        yield from self._kept.values()
 
-    def append(self, update: Update) -> None:
+    def append(self, update: Update, *, keep: bool = False) -> None:
         """Add an update that is not there."""
-        updates = self._updates
-        updates[update.origin, update.seq] = update
-        self.size += len(update.payload) + _OVERHEAD
-        while len(updates) > 1 and (len(updates) > self._most or self.size > self._most_bytes):
-            gone = updates.pop(next(iter(updates)))
-            self.size -= len(gone.payload) + _OVERHEAD
-            self.dropped += 1
+        cost = len(update.payload) + _OVERHEAD
+        self.size += cost
+        if keep:
+            self._kept[update.origin, update.seq] = update
+            self._kept_size += cost
+        else:
+            self._updates[update.origin, update.seq] = update
+        while len(self) > 1 and (len(self) > self._most or self.size > self._most_bytes):
+            self._drop()
+
+    def _drop(self) -> None:
+        kept = self._kept
+        too_many = 2 * len(kept) > self._most or 2 * self._kept_size > self._most_bytes
+        source = kept if kept and (too_many or not self._updates) else self._updates
+        gone = source.pop(next(iter(source)))
+        cost = len(gone.payload) + _OVERHEAD
+        self.size -= cost
+        self._kept_size -= cost if source is kept else 0
+        self.dropped += 1
+
+    def settle(self, stable: Mapping[str, int]) -> None:
+        """Keep updates below `stable` no longer than others."""
+        for key in [key for key in self._kept if key[1] <= stable.get(key[0], 0)]:
+            update = self._updates[key] = self._kept.pop(key)
+            self._kept_size -= len(update.payload) + _OVERHEAD
 
     def get(self, origin: str, seq: int) -> Update | None:
         """Return an update, if it is still there."""
-        return self._updates.get((origin, seq))
+        return self._updates.get((origin, seq)) or self._kept.get((origin, seq))
 
     def select(self, ranges: Iterable[Range], size: int) -> tuple[list[Update], list[Range], bool]:
         """Return the updates of `ranges` that are here, what is not, and whether all was looked at.
@@ -61,7 +87,7 @@ class Log:
         for row in ranges:
             gap = 0
             for seq in range(row.first, row.last + 1):
-                update = self._updates.get((row.origin, seq))
+                update = self.get(row.origin, seq)
                 if update is None:
                     gap = gap or seq
                     size -= 16

@@ -142,11 +142,13 @@ class Peer:
         self._log = Log(self.settings.log_updates, self.settings.log_bytes)
         for update in log:
             self._seen.add(update.origin, update.seq)
-            self._log.append(update)
+            self._log.append(update, keep=True)
+        if stable:
+            self._log.settle(stable)
         self._spreader = Spreader(port, self._overlay.active, self._seen, self._log)
         self._reconciler = Reconciler(port, self._seen, self._members, self._spreader)
         self._snapshots = Snapshots(port, self._seen, self._log)
-        self._stability = Stability(port, self._members, self._seen, stable or {})
+        self._stability = Stability(port, self._members, self._seen, self._log, stable or {})
         self._detector = Detector(
             port,
             self._members,

@@ -94,7 +94,7 @@ class Spreader:
         """Take in an update of this peer's own."""
         update = Update(origin, seq, payload)
         self._seen.add(origin, seq)
-        self._log.append(update)
+        self._log.append(update, keep=True)
         self._heat(update, 0)
         self._port.emit(Published(update))
 

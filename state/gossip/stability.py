@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from state.gossip.events import StableAdvanced
+from state.gossip.log import Log
 from state.gossip.members import Members
 from state.gossip.messages import Cut, MessageError, Range
 from state.gossip.port import Port
@@ -26,10 +27,13 @@ from state.gossip.seen import Seen, key_of
 class Stability:
     """One peer's part in agreeing on the stable cut."""
 
-    def __init__(self, port: Port, members: Members, seen: Seen, stable: Mapping[str, int]) -> None:
+    def __init__(
+        self, port: Port, members: Members, seen: Seen, log: Log, stable: Mapping[str, int]
+    ) -> None:
         self._port = port
         self._members = members
         self._seen = seen
+        self._log = log
         self.stable = dict(stable)
         self._epoch = 0
         self._cut: dict[str, int] = {}
@@ -79,6 +83,7 @@ class Stability:
                 self.stable[origin] = high
                 grown = True
         if grown:
+            self._log.settle(self.stable)
             self._port.emit(StableAdvanced(dict(self.stable)))
 
     def tick(self, target: str | None) -> None:

@@ -250,3 +250,17 @@ def test_a_vote_of_an_earlier_incarnation_does_not_count() -> None:
         vote = key_of(voter).to_bytes(8, "little")
         tell(one, Cut(0, [Range("b#2", 1, 3)], vote, []))
         assert one.stable() == stable
+
+
+def test_what_nobody_else_may_have_is_not_dropped_for_what_others_have() -> None:
+    one = peer(Settings(log_updates=6), members=[Fact("b", "addr-b", 1, 0, Status.ALIVE)])
+    one.step(Publish(1.0, b"mine"))
+    tell(one, News([Update("b#1", seq, b"") for seq in range(1, 20)], False))
+    assert ("a#1", 1) in [(update.origin, update.seq) for update in one.log()]
+    tell(one, News([Update("c#1", 1, b"")], False))
+    effects = tell(one, Snapshot(b"s", [Range("d#1", 1, 9)], [Range("d#1", 1, 9)]))
+    assert effects[0] == Restore(b"s", replace=True)
+    assert Update("a#1", 1, b"mine") in delivered(effects)
+    for i in range(10):
+        one.step(Publish(2.0, b"%d" % i))
+    assert len(one.log()) == 6
