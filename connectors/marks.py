@@ -170,7 +170,7 @@ def output(
     """
     begin = opening("open", up.flow())
     zero = op.map("begin", begin, lambda _: (KEY, 0))
-    ones = op.map("one", up, lambda _: (KEY, 1))
+    ones = op.flat_map_batch("one", up, lambda batch: [(KEY, len(batch))])
     end = op.stateful("count", op.merge("counted", zero, ones), _Counter)
     marks: list[KeyedStream[Any]] = [op.key_on("begin_key", begin, lambda _: KEY), end]
     if complete is not None:

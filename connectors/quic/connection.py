@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import socket
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
+from connectors.quic.datagrams import Datagrams
 from connectors.quic.identity import Identity, PeerCertificate, PeerRefused, verify_peer
 from state.delivery import LinkError
 from state.frames import Decoder, Frame, FrameError, encode
@@ -29,8 +28,6 @@ log = logging.getLogger("braidflow.quic")
 
 ALPN = "braidflow/1"
 _STREAM = 0
-_SOCKET_BUFFER = 4 << 20
-"""Bytes; the system's 208 KiB hold a dozen datagrams of 16,000, and what overflows is lost."""
 
 
 class Code(enum.IntEnum):
@@ -89,7 +86,7 @@ LIMITS = Limits()
 """The defaults."""
 
 
-class Connection(QuicConnectionProtocol):
+class Connection(Datagrams):
     """A verified, framed connection; subclasses say what frames mean."""
 
     def __init__(
@@ -137,8 +134,9 @@ class Connection(QuicConnectionProtocol):
         """Send frames in order; return their bytes."""
         data = b"".join(map(encode, frames))
         if data and self.ended is None:
-            self._quic.send_stream_data(_STREAM, data)
-            self.transmit()
+            with self.lock:
+                self._quic.send_stream_data(_STREAM, data)
+                self.transmit()
         return len(data)
 
     def end(self, code: Code, reason: str) -> None:
@@ -153,16 +151,6 @@ class Connection(QuicConnectionProtocol):
         return float(self._quic._loss._rtt_smoothed)
 
     # What aioquic calls
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Widen the socket's buffers, as far as the system allows (``net.core.rmem_max``).
-
-        An accepted connection shares the listener's socket, so this is for both ends.
-        """
-        super().connection_made(transport)
-        end = transport.get_extra_info("socket")
-        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            end.setsockopt(socket.SOL_SOCKET, buffer, _SOCKET_BUFFER)
 
     def quic_event_received(self, event: events.QuicEvent) -> None:
         """Verify the peer, decode frames, note the end."""
@@ -229,8 +217,9 @@ class Connection(QuicConnectionProtocol):
             self._expiry = self._loop.call_later(min(left, 60.0), self._check_expiry)
 
     def _keep_alive(self) -> None:
-        self._quic.send_ping(0)
-        self.transmit()
+        with self.lock:
+            self._quic.send_ping(0)
+            self.transmit()
         self._alive = self._loop.call_later(self._idle / 3, self._keep_alive)
 
 

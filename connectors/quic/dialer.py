@@ -1,7 +1,8 @@
 """The sending end of a link: connect, send what the spool holds, connect again.
 
-Runs in the event loop's thread. The worker appends to the spool and calls :meth:`Dialer.wake`;
-it waits for room or for the end with :meth:`Dialer.wait`.
+Runs in the event loop's thread. The worker appends to the spool and calls :meth:`Dialer.wake`,
+which sends a little from the worker's own thread if the link was quiet: the loop would take longer
+to wake up than to send. The worker waits for room or for the end with :meth:`Dialer.wait`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +28,8 @@ log = logging.getLogger("braidflow.quic")
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 _HANDSHAKE = 5.0
+_QUIET = 0.001
+"""Seconds since the last frames; more often, the loop sends more of them together."""
 
 
 class _Link(Connection):
@@ -55,7 +59,7 @@ class Dialer:
         port: Its UDP port.
         peer: The name in its certificate.
         identity: Who this node is.
-        outbox: What is to be sent; used in the loop's thread only.
+        outbox: What is to be sent; from here on used under the dialer's lock, but for `release`.
         limits: Sizes and times.
     """
 
@@ -78,6 +82,9 @@ class Dialer:
         self._identity = identity
         self._limits = limits
         self._error: LinkError | None = None
+        self._lock = threading.RLock()
+        """Guards the outbox and the connection. Never taken while `_moved` is held."""
+        self._sent_at = 0.0
         self._moved = threading.Condition()
         self._woken = False
         self._task: asyncio.Task[None] | None = None
@@ -85,9 +92,19 @@ class Dialer:
 
     # Called by the worker
 
-    def wake(self) -> None:
-        """Send what has become ready."""
-        if not self._woken:
+    def wake(self, *, small: bool = False) -> None:
+        """Send what has become ready: a small part at once if the link was quiet."""
+        if (
+            small
+            and not self._woken
+            and time.monotonic() - self._sent_at > _QUIET
+            and self._lock.acquire(blocking=False)
+        ):
+            try:
+                self._pump()
+            finally:
+                self._lock.release()
+        elif not self._woken:
             self._woken = True
             loop().call_soon_threadsafe(self._pump)
 
@@ -151,6 +168,7 @@ class Dialer:
                 quic, identity=self._identity, allowed=[self.peer], limits=self._limits, **rest
             )
             link.dialer = self
+            link.lock = self._lock
             return link
 
         connecting = connect(
@@ -171,8 +189,9 @@ class Dialer:
                 return False
             await protocol.wait_closed()
             welcomed = self.outbox.connected
-            self.link = None
-            self.outbox.disconnect()
+            with self._lock:
+                self.link = None
+                self.outbox.disconnect()
             self._report(protocol)
             return welcomed
 
@@ -202,13 +221,18 @@ class Dialer:
                 self._moved.notify_all()
 
     def _finish(self, count: int) -> None:
-        self.outbox.finish(count)
-        self._pump()
+        with self._lock:
+            self.outbox.finish(count)
+            self._pump()
+
+    # In either thread
 
     def _pump(self) -> None:
         self._woken = False
-        if self.link is not None and self.link.ended is None:
-            frames = self.outbox.to_send()
-            if frames:
-                self.bytes += self.link.send(frames)
-                self.frames += len(frames)
+        with self._lock:
+            if self.link is not None and self.link.ended is None:
+                frames = self.outbox.to_send()
+                if frames:
+                    self._sent_at = time.monotonic()
+                    self.bytes += self.link.send(frames)
+                    self.frames += len(frames)

@@ -23,6 +23,8 @@ from state.delivery import LinkError, Outbox
 from state.frames import ItemEncoder
 
 _EVERYTHING = (1 << 63) - 1
+_SMALL = 4096
+"""Bytes that the worker may send itself, rather than hand over: a few datagrams."""
 
 
 class SinkPosition(NamedTuple):
@@ -167,12 +169,13 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
         if self._epoch_done:
             # A sink is written to in an epoch only when the one before is durable.
             self.committed()
+        size = 0
         for value in values:
             if isinstance(value, Mark):
                 self._marked(value)
                 continue
-            self._append(value)
-        self._dialer.wake()
+            size += self._append(value)
+        self._dialer.wake(small=0 < size <= _SMALL)
         complete = self._total == self._received
         if complete:
             self._sink.complete.set()
@@ -187,13 +190,14 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
         self._settled = self._settled or mark.settled
         self._total = self._total if mark.total is None else mark.total
 
-    def _append(self, item: pa.RecordBatch | bytes | Any) -> None:
+    def _append(self, item: pa.RecordBatch | bytes | Any) -> int:
         kind, schema, body = self._encoder.encode(item)
         if schema and schema not in self._spool.schemas:
             self._spool.add_schema(schema, self._encoder.schemas[schema])
         self._spool.append(kind, schema, body)
         self._received += 1
         self._ended = False
+        return len(body)
 
     def _finish(self) -> None:
         spool = self._spool
