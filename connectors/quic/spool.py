@@ -22,13 +22,15 @@ import struct
 import threading
 import time
 import zlib
-from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from connectors.quic.digests import Digests
 from connectors.quic.incarnation import SpoolBusy, hold, read_incarnation, write_incarnation
-from connectors.quic.segment import HEADER, SUFFIX, Segment, SpoolDamaged, digest, write_all
+from connectors.quic.schemas import Schemas
+from connectors.quic.segment import HEADER, SpoolDamaged, digest
+from connectors.quic.segments import Segments, paths_of
 from state.frames import Data, Kind
 
 __all__ = ["Spool", "SpoolBusy", "SpoolConflict", "SpoolDamaged"]
@@ -36,9 +38,7 @@ __all__ = ["Spool", "SpoolBusy", "SpoolConflict", "SpoolDamaged"]
 _SEGMENT = 8 << 20
 _PRUNED = 8  # segments' worth of pruned files that may wait for the next sync
 _OVERHEAD = 200  # bytes of memory that a frame takes besides its body
-_INDEXED = 4  # closed segments whose offsets are kept in memory
 _MARKS = struct.Struct("<QQI")  # pruned, synced, CRC-32 of both
-_SCHEMA = struct.Struct("<III")  # id, length, CRC-32 of the body
 
 
 class SpoolConflict(ValueError):
@@ -93,16 +93,11 @@ class Spool:
         self._lock = threading.Lock()
         self._memory: dict[int, Data] = {}  # frames [next - len, next)
         self._memory_held = 0
-        self._segments: list[Segment] = []
-        self._indexed: list[Segment] = []
-        self._pruned: list[Segment] = []  # pruned, and not yet deleted
-        self._unsynced: list[Segment] = []  # closed since the last sync
         self._synced = 0
         self._closed = False
-        self.schemas: dict[int, bytes] = {}
-        """Schemas by id, as handed to `add_schema`."""
         directory.mkdir(parents=True, exist_ok=True)
-        self._fds = [hold(directory)]
+        self._files = ExitStack()
+        self._files.callback(os.close, hold(directory))  # closed last
         try:
             self._open(clock)
         except BaseException:
@@ -111,9 +106,8 @@ class Spool:
 
     def _open(self, clock: Callable[[], int]) -> None:
         directory = self._directory
-        paths = sorted(directory.glob(f"*{SUFFIX}"))
         found = read_incarnation(directory)
-        if not paths:
+        if not paths_of(directory):
             for name in ("schemas", "digests", "marks"):
                 (directory / name).unlink(missing_ok=True)
             found = max(clock(), 0 if found is None else found + 1)
@@ -122,24 +116,26 @@ class Spool:
             raise SpoolDamaged(f"{directory}: frames without an incarnation: delete or restore it")
         self.incarnation = found
         """Tells this sequence of frames from earlier ones of the same sender."""
-        self._schema_fd = self._file("schemas")
+        self._schemas = Schemas(directory / "schemas", self._file("schemas"))
         self._digests = Digests(directory, self._file("digests"))
         self._marks_fd = self._file("marks")
-        self._open_schemas()
         pruned = self._read_marks()
-        self._segments = self._recover(paths) or [Segment.create(directory, 0)]
-        self._segments[-1].open()
-        self._next = self._cursor = self._segments[-1].end
-        self._digests.restore(self._segments, self._synced)
-        self._first, self._first_offset = self._segments[0].start, 0
-        self._held = sum(part.size for part in self._segments)
+        self._segments = Segments(directory, self._segment_size, self._synced)
+        self._files.callback(self._segments.close)
+        self._next = self._cursor = self._segments.end
+        self._digests.restore(self._segments.parts, self._synced)
         self._write_marks(0)  # takes its disk block now: pruning must work when the disk is full
         self._forget(min(pruned, self._next))
 
     @property
+    def schemas(self) -> Mapping[int, bytes]:
+        """Schemas by id, as handed to `add_schema`."""
+        return self._schemas.bodies
+
+    @property
     def first(self) -> int:
         """The lowest sequence that is kept."""
-        return self._first
+        return self._segments.first
 
     @property
     def next(self) -> int:
@@ -154,7 +150,7 @@ class Spool:
     @property
     def held(self) -> int:
         """Bytes on disk of the frames [first, next), headers included."""
-        return self._held
+        return self._segments.held
 
     def add_schema(self, id: int, body: bytes) -> None:  # noqa: A002
         """Keep a schema before the first frame that names it. Twice the same is once.
@@ -165,17 +161,10 @@ class Spool:
         """
         with self._lock:
             self._check_open()
-            if id in self.schemas:
-                if self.schemas[id] != body:
-                    raise ValueError(f"{self._directory}: schema {id} is another one already")
-                return
-            record = _SCHEMA.pack(id, len(body), zlib.crc32(body)) + body
             try:
-                write_all(self._schema_fd, record, self._schema_size)
+                self._schemas.add(id, body)
             except OSError as error:
                 raise self._failure(error) from error
-            self._schema_size += len(record)
-            self.schemas[id] = body
 
     def append(self, kind: Kind, schema: int, body: bytes) -> int:
         """Keep a frame and return its sequence; the kernel has it when this returns.
@@ -206,7 +195,7 @@ class Spool:
                 self._append(kind, schema, body, mark)
             except OSError:
                 self._digests.sync()
-                if not self._delete_pruned(self._next):
+                if not self._segments.delete_pruned(self._next):
                     raise
                 self._append(kind, schema, body, mark)
             self._next = self._cursor = sequence + 1
@@ -224,16 +213,14 @@ class Spool:
         """
         with self._lock:
             self._check_open()
-            if not self._first <= sequence <= self._next:
+            if not self.first <= sequence <= self._next:
                 raise ValueError(
-                    f"{self._directory}: frame {sequence} is not in [{self._first}, {self._next})"
+                    f"{self._directory}: frame {sequence} is not in [{self.first}, {self._next})"
                 )
             frames: list[Data] = []
             left = limit
             while sequence < self._next - len(self._memory) and (left > 0 or not frames):
-                segment = self._segment_of(sequence)
-                more = segment.read(sequence, left)
-                self._keep_indexed(segment)
+                more = self._segments.read(sequence, left)
                 frames += more
                 sequence += len(more)
                 left -= sum(len(frame.body) + HEADER.size for frame in more)
@@ -286,23 +273,16 @@ class Spool:
         """
         with self._lock:
             self._check_open()
-            if not self._first <= sequence <= self._next:
+            if not self.first <= sequence <= self._next:
                 raise ValueError(
                     f"{self._directory}: cannot cut at {sequence}: "
-                    f"frames [{self._first}, {self._next}) are kept"
+                    f"frames [{self.first}, {self._next}) are kept"
                 )
             for number in range(max(sequence, self._next - len(self._memory)), self._next):
                 self._memory_held -= len(self._memory.pop(number).body) + _OVERHEAD
             self._synced = min(self._synced, sequence)
-            self._write_marks(self._first)
-            while self._segments[-1].start > sequence:
-                dropped = self._segments.pop()
-                self._held -= dropped.size
-                self._discard(dropped)
-            last = self._segments[-1]
-            self._held -= last.size
-            last.truncate(sequence)
-            self._held += last.size
+            self._write_marks(self.first)
+            self._segments.cut(sequence)
             self._digests.cut(sequence)
             self._next = self._cursor = sequence
 
@@ -313,13 +293,9 @@ class Spool:
         """
         with self._lock:
             self._check_open()
-            reached, first = self._next, self._first
-            closed, self._unsynced = self._unsynced, []
-            fds = [os.dup(fd) for fd in (self._digests.fd, self._schema_fd, self._marks_fd)]
-            fds.append(os.dup(self._segments[-1].fileno()))
-            for segment in closed:
-                if segment.end > first:
-                    fds.append(os.open(segment.path, os.O_RDONLY))
+            reached = self._next
+            fds = [os.dup(fd) for fd in (self._digests.fd, self._schemas.fd, self._marks_fd)]
+            fds += self._segments.to_sync()
             fds.append(os.open(self._directory, os.O_RDONLY))
         try:
             for fd in fds:
@@ -332,15 +308,14 @@ class Spool:
         with self._lock:
             if not self._closed:
                 self._synced = min(reached, self._next)
-                self._write_marks(self._first)
-                self._delete_pruned(self._synced)
+                self._write_marks(self.first)
+                self._segments.delete_pruned(self._synced)
 
     def remove(self) -> None:
         """Close the spool and delete its files, and the directory if nothing else is in it."""
         with self._lock:
             self._check_open()
-            for segment in reversed([*self._pruned, *self._segments]):
-                self._discard(segment)
+            self._segments.remove()
             for name in ("digests", "schemas", "marks", "incarnation", "lock"):
                 (self._directory / name).unlink(missing_ok=True)
             self._close()
@@ -355,10 +330,7 @@ class Spool:
 
     def _close(self) -> None:
         self._closed = True
-        for segment in self._segments:
-            segment.close()
-        for fd in reversed(self._fds):  # the lock last
-            os.close(fd)
+        self._files.close()
         self._memory.clear()
 
     def _check_open(self) -> None:
@@ -367,26 +339,13 @@ class Spool:
 
     def _file(self, name: str) -> int:
         fd = os.open(self._directory / name, os.O_RDWR | os.O_CREAT, 0o600)
-        self._fds.append(fd)
+        self._files.callback(os.close, fd)
         return fd
 
     def _failure(self, error: OSError) -> OSError:
         return OSError(error.errno, f"cannot keep frames: {error.strerror}", str(self._directory))
 
     # Opening
-
-    def _open_schemas(self) -> None:
-        data = (self._directory / "schemas").read_bytes()
-        position = 0
-        while position + _SCHEMA.size <= len(data):
-            number, length, check = _SCHEMA.unpack_from(data, position)
-            body = data[position + _SCHEMA.size : position + _SCHEMA.size + length]
-            if len(body) < length or zlib.crc32(body) != check:
-                break
-            self.schemas[number] = body
-            position += _SCHEMA.size + length
-        self._schema_size = position
-        os.ftruncate(self._schema_fd, position)
 
     def _read_marks(self) -> int:
         data = os.pread(self._marks_fd, _MARKS.size, 0)
@@ -399,54 +358,19 @@ class Spool:
         data = struct.pack("<QQ", pruned, self._synced)
         os.pwrite(self._marks_fd, data + struct.pack("<I", zlib.crc32(data)), 0)
 
-    def _recover(self, paths: list[Path]) -> list[Segment]:
-        """Return the segments, cut at the first record that is not whole."""
-        starts = [int(path.name.removesuffix(SUFFIX)) for path in paths]
-        segments: list[Segment] = []
-        for i, (path, start) in enumerate(zip(paths, starts, strict=True)):
-            end = starts[i + 1] if i + 1 < len(starts) else None
-            segment = Segment(path, start, (end or start) - start, path.stat().st_size)
-            segments.append(segment)
-            if end is not None and end <= self._synced:
-                continue
-            whole = segment.recover()
-            if end is None or not whole or segment.end != end:
-                if not whole:
-                    os.truncate(path, segment.size)
-                for later in paths[i + 1 :]:
-                    later.unlink()
-                break
-            segment.forget_offsets()
-            self._unsynced.append(segment)
-        return segments
-
     # Frames
 
     def _append(self, kind: Kind, schema: int, body: bytes, mark: bytes) -> None:
         """Write a frame and its digest, or neither."""
-        segment = self._segments[-1]
         try:
-            if segment.size >= self._segment_size:
-                segment = self._roll()
-            size = segment.append(kind, schema, body, mark)
+            self._segments.append(kind, schema, body, mark)
         except OSError as error:
             raise self._failure(error) from error
         try:
             self._digests.write(self._next, mark)
         except OSError as error:
-            segment.truncate(self._next)
+            self._segments.take_back()
             raise self._failure(error) from error
-        self._held += size
-
-    def _roll(self) -> Segment:
-        """Begin a new segment."""
-        created = Segment.create(self._directory, self._next)
-        last = self._segments[-1]
-        last.close()
-        self._unsynced.append(last)
-        self._keep_indexed(last)
-        self._segments.append(created)
-        return created
 
     def _remember(self, frame: Data) -> None:
         self._memory[frame.sequence] = frame
@@ -456,61 +380,13 @@ class Spool:
             self._memory_held -= len(oldest.body) + _OVERHEAD
 
     def _forget(self, sequence: int) -> None:
-        if sequence <= self._first:
+        if sequence <= self.first:
             return
         self._write_marks(sequence)
         for number in range(self._next - len(self._memory), sequence):
             self._memory_held -= len(self._memory.pop(number).body) + _OVERHEAD
-        while len(self._segments) > 1 and self._segments[0].end <= sequence:
-            dropped = self._segments.pop(0)
-            self._held -= dropped.size - self._first_offset
-            self._first_offset = 0
-            self._pruned.append(dropped)
-        segment = self._segments[0]
-        offset = segment.offset(sequence)
-        self._keep_indexed(segment)
-        self._held -= offset - self._first_offset
-        self._first, self._first_offset = sequence, offset
-        if sum(part.size for part in self._pruned) > _PRUNED * self._segment_size:
+        self._segments.prune(sequence)
+        # Only what is synced goes: without its file, nothing else knows a frame's digest.
+        if self._segments.pruned > _PRUNED * self._segment_size:
             self._digests.sync()
-            self._delete_pruned(sequence)
-
-    def _delete_pruned(self, synced: int) -> bool:
-        """Delete pruned files; return whether there were any.
-
-        Only below ``synced``: once a file is gone, nothing else knows the digests of its frames.
-        """
-        deleted = False
-        while self._pruned and self._pruned[0].end <= synced:
-            self._discard(self._pruned.pop(0))
-            deleted = True
-        last = self._segments[-1]
-        if last.count and self._first == self._next <= synced:
-            last.restart(self._directory)
-            self._first_offset = 0
-            deleted = True
-        return deleted
-
-    def _segment_of(self, sequence: int) -> Segment:
-        return self._segments[bisect_right(self._segments, sequence, key=_start) - 1]
-
-    def _keep_indexed(self, segment: Segment) -> None:
-        """Keep the offsets of ``segment``, and those of few others."""
-        if segment is self._segments[-1]:
-            return
-        if segment in self._indexed:
-            self._indexed.remove(segment)
-        self._indexed.append(segment)
-        if len(self._indexed) > _INDEXED:
-            self._indexed.pop(0).forget_offsets()
-
-    def _discard(self, segment: Segment) -> None:
-        segment.close()
-        segment.path.unlink(missing_ok=True)
-        for kept in (self._indexed, self._unsynced):
-            if segment in kept:
-                kept.remove(segment)
-
-
-def _start(segment: Segment) -> int:
-    return segment.start
+            self._segments.delete_pruned(sequence)
