@@ -14,6 +14,10 @@ the directory in `TELEMETRY_OUT`:
     dead_letters.ndjson  rows of event files that could not be used
     run.json             settings
 
+The source `host` has no end unless `TELEMETRY_LIMIT` sets one: Ctrl-C ends it, and the run is
+finished with what was seen. A finished run that is resumed from its snapshots with more input
+answers for all of it.
+
 With `TELEMETRY_ROLE` a process is one node of a tree that QUIC links connect: a leaf folds its
 share and tells its parent what it knows whenever that changed, a region merges what its children
 know, the root answers. `python -m jobs.telemetry_tree` starts such a tree on this machine, and
@@ -24,7 +28,9 @@ know, the root answers. `python -m jobs.telemetry_tree` starts such a tree on th
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +59,9 @@ CHANNEL = "telemetry"
 _ANY_LEAF = 1 << 40
 """Leaves that are not numbered get a number below this from their name."""
 
+_interrupted = threading.Event()
+"""Whether to end what has no end of its own."""
+
 Events = Callable[[Dataflow], KeyedStream[pa.RecordBatch]]
 """Adds a source to a flow, EVENTS under the names of their nodes."""
 
@@ -65,9 +74,17 @@ def flow() -> Dataflow:
         graph, out = _from_settings(settings)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
+        if settings.source == "host" and settings.role == "local":
+            signal.signal(signal.SIGINT, _end_the_input)
         return graph
     except (OSError, ValueError) as error:
         fail("telemetry", error)
+
+
+def _end_the_input(number: int, frame: object) -> None:
+    """Let the first Ctrl-C end the input, so that what was seen is answered, and the second all."""
+    _interrupted.set()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run() -> None:
@@ -130,7 +147,7 @@ def make_source(settings: TelemetrySettings, out: Path | None) -> Source[Any]:
             raise ValueError(f"{', '.join(settings.path)}: no events, only a header")
         return files
     if settings.source == "host":
-        return HostSource(settings.limit, every=settings.every)
+        return HostSource(settings.limit, every=settings.every, stopped=_interrupted.is_set)
     try:
         source = plugins.load(settings.source)()
     except TypeError as error:

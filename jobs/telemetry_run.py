@@ -16,8 +16,11 @@ from flows.telemetry_state import ANSWERS
 from jobs.telemetry_settings import TelemetrySettings
 from state.schemas import EVENTS
 
-TABLES = {"answers.ndjson": TableSpec(ANSWERS), "sample.ndjson": TableSpec(EVENTS)}
-"""The tables of a run."""
+TABLES = {
+    "answers.ndjson": TableSpec(ANSWERS, newest=True),
+    "sample.ndjson": TableSpec(EVENTS, newest=True),
+}
+"""The tables of a run. What is told last is about all events, those before a restart too."""
 
 Row = Mapping[str, Any]
 """A row of ANSWERS."""
@@ -187,9 +190,10 @@ def spoken(rows: Iterable[Row], settings: Mapping[str, Any]) -> list[str]:
     if not told:
         return [*lines, "telemetry: no events came through"]
     first = True
+    width = max(24, *(len(question) for question, _, _ in told))
     for question, answer, rest in told:
         if question.startswith("  ") and first:
             lines.append(f"  busiest {names['endpoints']}")
             first = False
-        lines.append(f"  {question:<24} {answer:>14}  ({rest})")
+        lines.append(f"  {question:<{width}} {answer:>14}  ({rest})")
     return lines

@@ -76,7 +76,7 @@ class TelemetrySettings(JobSettings):
         None, gt=0, description="generated events a second of each host; unset: full speed"
     )
     limit: PositiveInt | None = Field(
-        None, description="end the source `host` after so many samples; unset: never"
+        None, description="end the source `host` after so many samples; unset: at Ctrl-C"
     )
     every: Duration = Field(
         timedelta(seconds=1),

@@ -306,6 +306,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     nodes = plan(
         out, settings, regions=chosen.regions, leaves=chosen.leaves, seconds=chosen.seconds
     )
+    victim = out / f"{nodes[-1].name}.pid"
+    print(
+        f"telemetry-tree: {len(nodes)} processes; kill any of them: kill -9 $(cat {victim})",
+        file=sys.stderr,
+    )
     # Ended by a signal, the children must end too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     return Supervisor(out, nodes).run()

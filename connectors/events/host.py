@@ -26,6 +26,8 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from state.schemas import EVENTS
 
 _PROC = Path("/proc")
+_LOOK = timedelta(milliseconds=500)
+"""How often it is asked whether to stop."""
 
 
 class _Reading(NamedTuple):
@@ -41,11 +43,12 @@ class HostSource(FixedPartitionedSource[pa.RecordBatch, int]):
     emits nothing either. Processes that may not be read, or end meanwhile, are left out.
 
     - *Restart*: what passed meanwhile is lost; the number of samples taken is kept.
-    - *End*: after `limit` samples.
+    - *End*: after `limit` samples, or within half a second of `stopped`.
 
     Args:
         limit: How many samples to take; None for no end.
         every: Time between them.
+        stopped: Says whether to end now, such as `is_set` of an event.
         proc: Where the kernel's files are.
         clock: Returns the current time; tests pass their own.
 
@@ -58,6 +61,7 @@ class HostSource(FixedPartitionedSource[pa.RecordBatch, int]):
         limit: int | None,
         *,
         every: timedelta = timedelta(seconds=1),
+        stopped: Callable[[], bool] | None = None,
         proc: Path = _PROC,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -67,6 +71,7 @@ class HostSource(FixedPartitionedSource[pa.RecordBatch, int]):
             raise ValueError(f"{proc}/self/schedstat: not there; host metrics need Linux")
         self._limit = limit
         self._every = every
+        self._stopped = stopped
         self._proc = proc
         self._clock = clock
 
@@ -80,6 +85,7 @@ class HostSource(FixedPartitionedSource[pa.RecordBatch, int]):
             for_part,
             self._limit,
             self._every,
+            self._stopped,
             self._proc,
             self._clock,
             resume_state or 0,
@@ -92,6 +98,7 @@ class _HostPartition(StatefulSourcePartition[pa.RecordBatch, int]):
         name: str,
         limit: int | None,
         every: timedelta,
+        stopped: Callable[[], bool] | None,
         proc: Path,
         clock: Callable[[], datetime],
         taken: int,
@@ -99,6 +106,7 @@ class _HostPartition(StatefulSourcePartition[pa.RecordBatch, int]):
         self._name = name
         self._limit = limit
         self._every = every
+        self._stopped = stopped
         self._proc = proc
         self._clock = clock
         self._taken = taken
@@ -106,7 +114,7 @@ class _HostPartition(StatefulSourcePartition[pa.RecordBatch, int]):
         self._due = clock() + every
 
     def next_batch(self) -> list[pa.RecordBatch]:
-        if self._limit is not None and self._taken >= self._limit:
+        if self._ended():
             raise StopIteration
         now = self._clock()
         if now < self._due:
@@ -134,8 +142,13 @@ class _HostPartition(StatefulSourcePartition[pa.RecordBatch, int]):
         return [pa.RecordBatch.from_pylist(rows, EVENTS)] if rows else []
 
     def next_awake(self) -> datetime | None:
-        ended = self._limit is not None and self._taken >= self._limit
-        return None if ended else self._due
+        if self._ended():
+            return None
+        return min(self._due, self._clock() + _LOOK) if self._stopped else self._due
+
+    def _ended(self) -> bool:
+        stopped = self._stopped is not None and self._stopped()
+        return stopped or (self._limit is not None and self._taken >= self._limit)
 
     def snapshot(self) -> int:
         return self._taken

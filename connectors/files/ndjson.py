@@ -93,16 +93,54 @@ class NdjsonTable:
         return self._file
 
 
+class NewestNdjsonTable:
+    """Replace the file by each batch that comes.
+
+    A restart has nothing to cut back: what was written after the snapshot is replaced when it comes
+    again. An empty batch makes an empty file.
+
+    Raises:
+        FileNotFoundError: the file that a snapshot is about is gone.
+    """
+
+    def __init__(self, path: Path, spec: TableSpec, resume: Position | None) -> None:
+        for field in spec.schema:
+            _check_type(field.name, field.type, path)
+        self._path = path
+        self._spec = spec
+        self._position = resume or (0, 0)
+        if resume is None:
+            self._replace(b"")
+        elif not path.exists():
+            raise _gone(path, self._position[0])
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Make these rows the file's only ones."""
+        batch = self._spec.conform(batch, self._path)
+        lines = _ENCODER.encode_lines(_in_utc(batch).to_pylist())
+        self._replace(lines)
+        self._position = batch.num_rows, len(lines)
+
+    def _replace(self, lines: bytes) -> None:
+        with replacing(self._path) as file:
+            file.write(lines)
+
+    def snapshot(self) -> Position:
+        """Return the newest rows and bytes, which are on the disk."""
+        return self._position
+
+    def finish(self) -> None:
+        """Leave the file as it is: it is whole at any time."""
+
+    def close(self) -> None:
+        """Leave the file as it is: it is not held open."""
+
+
 def _reopen(path: Path, rows: int, size: int) -> BinaryIO:
     try:
         file = path.open("r+b")
     except FileNotFoundError:
-        raise FileNotFoundError(
-            errno.ENOENT,
-            f"is gone, but held {rows} rows before the restart: put it back, or start anew "
-            "without the recovery data",
-            str(path),
-        ) from None
+        raise _gone(path, rows) from None
     held = file.seek(0, os.SEEK_END)
     if held < size:
         file.close()
@@ -117,6 +155,15 @@ def _reopen(path: Path, rows: int, size: int) -> BinaryIO:
     file.truncate(size)
     file.seek(size)
     return file
+
+
+def _gone(path: Path, rows: int) -> FileNotFoundError:
+    return FileNotFoundError(
+        errno.ENOENT,
+        f"is gone, but held {rows} rows before the restart: put it back, or start anew "
+        "without the recovery data",
+        str(path),
+    )
 
 
 def _check_type(name: str, kind: pa.DataType, path: Path) -> None:

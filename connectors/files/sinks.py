@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from connectors.files.ndjson import NdjsonTable
+from connectors.files.ndjson import NdjsonTable, NewestNdjsonTable
 from connectors.files.parquet import ParquetTable
 from connectors.files.tables import Position, TableSpec, TableWriter
 from connectors.marks import KEY, Mark, check_opened
@@ -58,7 +58,8 @@ class RunPartition(StatefulSinkPartition[Item | Mark, RunPosition]):
             for name, spec in tables.items():
                 position = resume.tables[name] if resume else None
                 path = directory / name
-                self._tables[name] = _FORMATS[path.suffix](path, spec, position)
+                kind = NewestNdjsonTable if spec.newest else _FORMATS[path.suffix]
+                self._tables[name] = kind(path, spec, position)
         except BaseException:
             self.close()
             raise
@@ -115,6 +116,7 @@ class RunSink(FixedPartitionedSink[Item | Mark, RunPosition]):
 
     - *Empty*: a table without rows is a valid empty file; a stream without items leaves them all.
     - *Existing files* are replaced: NDJSON at the first item, Parquet at the end.
+    - *Newest*: a table whose spec says so holds the rows of the newest batch only.
     - *Restart*: rows after the last snapshot are cut off, then come again: none is lost or
       doubled, and a run that was killed leaves the same bytes as one that was not. A finished run
       that is resumed without news stays as it is; with more rows it is finished again. A file
@@ -132,7 +134,8 @@ class RunSink(FixedPartitionedSink[Item | Mark, RunPosition]):
         finish: Called with the directory when all tables are complete.
 
     Raises:
-        ValueError: a name has another suffix or leads out of the directory.
+        ValueError: a name has another suffix or leads out of the directory, or a Parquet table is
+            of the newest rows.
     """
 
     def __init__(
@@ -145,6 +148,8 @@ class RunSink(FixedPartitionedSink[Item | Mark, RunPosition]):
         for name in tables:
             if Path(name).name != name or Path(name).suffix not in _FORMATS:
                 raise ValueError(f"table {name!r}: a file name that ends in {list(_FORMATS)}")
+            if tables[name].newest and Path(name).suffix != ".ndjson":
+                raise ValueError(f"table {name!r}: only .ndjson can hold the newest rows")
         self._directory = Path(directory)
         self._tables = dict(tables)
         self._finish = finish

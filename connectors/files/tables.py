@@ -26,9 +26,12 @@ class TableSpec:
             Sorting happens in memory, at the end. It loses the order of arrival, which a restart
             may need as long as recovery data exist, so a sorted table leaves its rows as they
             came beside it, in `<name>.spool`: remove that together with the recovery data.
+        newest: Whether each batch is the whole table, in the place of the rows before it. The file
+            is replaced at one stroke. Only NDJSON tables can be such.
 
     Raises:
-        ValueError: a sort column is not in the schema, or has no order.
+        ValueError: a sort column is not in the schema, or has no order, or only the newest rows
+            are to be sorted.
 
     >>> TableSpec(pa.schema({"a": pa.int64()}), sort_by="b")
     Traceback (most recent call last):
@@ -37,8 +40,11 @@ class TableSpec:
 
     schema: pa.Schema
     sort_by: str | Sequence[str] | None = None
+    newest: bool = False
 
     def __post_init__(self) -> None:
+        if self.newest and self.sort_by:
+            raise ValueError(f"a table of the newest rows is not sorted by {self.sort_by!r}")
         for name in self.sort_columns:
             if name not in self.schema.names:
                 raise ValueError(f"cannot sort by {name!r}: the columns are {self.schema.names}")

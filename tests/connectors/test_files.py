@@ -443,6 +443,11 @@ def test_a_batch_of_another_schema_names_file_and_column(tmp_path, sink, batch, 
         (lambda d: ParquetSink(d / "x", SCHEMA), r"must end in \.parquet"),
         (lambda d: RunSink(d, {"x.csv": TableSpec(SCHEMA)}), "'x.csv': a file name that ends in"),
         (lambda d: RunSink(d, {"../x.ndjson": TableSpec(SCHEMA)}), "'../x.ndjson': a file name"),
+        (
+            lambda d: RunSink(d, {"x.parquet": TableSpec(SCHEMA, newest=True)}),
+            "'x.parquet': only .ndjson can hold the newest rows",
+        ),
+        (lambda d: TableSpec(SCHEMA, "time", newest=True), "is not sorted by 'time'"),
         (lambda d: TableSpec(SCHEMA, "nope"), "cannot sort by 'nope': the columns are"),
         (lambda d: TableSpec(SCHEMA, "names"), "cannot sort by 'names': list"),
         (lambda d: write(NdjsonSink(d / "x.ndjson", NAIVE), []), "x.ndjson: column 't' is timesta"),
@@ -523,6 +528,26 @@ def test_other_tables_than_before_a_restart_are_refused(tmp_path):
     state = left_at(RunSink(tmp_path, TABLES), WORK)
     with pytest.raises(ValueError, match=r"has the tables .* since before the restart"):
         RunSink(tmp_path, {"e.ndjson": TableSpec(SCHEMA)}).build_part("out", "run", state)
+
+
+def test_a_table_of_the_newest_rows_has_no_others(tmp_path):
+    path = tmp_path / "n.ndjson"
+    sink = RunSink(tmp_path, {path.name: TableSpec(SCHEMA, newest=True)})
+    part = sink.build_part("out", "run", None)
+    assert path.read_bytes() == b""
+    part.write_batch([Mark(None), (path.name, rows(1, 2)), (path.name, rows(3))])
+    state = part.snapshot()
+    newest = path.read_bytes()
+    assert newest.count(b"\n") == 1
+    part.write_batch([(path.name, rows(4, 5))])
+    part.close()
+    resumed = sink.build_part("out", "run", state)
+    resumed.write_batch([(path.name, rows(3))])
+    assert path.read_bytes() == newest
+    resumed.close()
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="is gone, but held 1 rows"):
+        sink.build_part("out", "run", state)
 
 
 def test_a_place_that_cannot_hold_files_is_named(tmp_path):

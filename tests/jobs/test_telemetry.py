@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,6 +196,38 @@ def test_this_machine_is_answered(tmp_path: Path, inside: Callable[..., str]) ->
     assert "; exact" not in said
     answer = json.loads((tmp_path / "out/answer.json").read_text())
     assert answer["events"]["estimate"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux'")
+def test_an_endless_source_is_answered_at_an_interrupt(tmp_path: Path) -> None:
+    settings = {"source": "host", "every": "20ms", "out": "out"}
+    command = [sys.executable, "-m", "bytewax.run", "jobs.telemetry"]
+    env = {**os.environ, **{f"TELEMETRY_{k.upper()}": v for k, v in settings.items()}}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True
+    ) as process:
+        while not (tmp_path / "out/answer.json").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0
+    assert "telemetry: see out/report.html" in said
+    assert json.loads((tmp_path / "out/answer.json").read_text())["complete"] is True
+
+
+def test_a_finished_run_that_goes_on_answers_for_all(tmp_path: Path) -> None:
+    rows = ["time,user,endpoint,latency_ms", *(f"{i},u{i},/,1" for i in range(50))]
+    for count in (20, 20, 50):
+        (tmp_path / "web.csv").write_text("\n".join(rows[: 1 + count]) + "\n")
+        done = run(
+            tmp_path, "jobs.telemetry", path="web.csv", hosts=2, out="out", recovery="snapshots"
+        )
+        assert done.returncode == 0, done.stderr
+    told = [row for row in lines(tmp_path / "out/answers.ndjson") if row["question"] == "events"]
+    assert [row["estimate"] for row in told] == [50]
+    assert len(lines(tmp_path / "out/sample.ndjson")) == 50
+    assert "50 distinct users" in (tmp_path / "out/report.html").read_text()
 
 
 @pytest.mark.parametrize(

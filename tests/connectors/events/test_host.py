@@ -130,3 +130,22 @@ def test_without_statistics_it_says_so(tmp_path: Path) -> None:
         HostSource(1, proc=tmp_path)
     with pytest.raises(ValueError, match="must be positive"):
         HostSource(1, every=timedelta())
+
+
+def test_it_ends_when_it_is_told_to(machine: Machine) -> None:
+    stopped: list[bool] = []
+    source = HostSource(
+        None,
+        every=timedelta(hours=1),
+        stopped=lambda: bool(stopped),
+        proc=machine.path,
+        clock=lambda: machine.now,
+    )
+    part = source.build_part("s", source.list_parts()[0], None)
+    assert part.next_batch() == []
+    awake = part.next_awake()
+    assert awake is not None
+    assert awake - machine.now < timedelta(seconds=1)
+    stopped.append(True)
+    with pytest.raises(StopIteration):
+        part.next_batch()
