@@ -138,18 +138,25 @@ class Node:
         effects = self.peer.step(event)
         for effect in effects:
             self._see_to(effect)
+        self._set_alarm()
+        return effects
+
+    def _set_alarm(self) -> None:
         wake = self.peer.wake_at - self.skew
         if wake < self._wake:
             self._wake = wake
             self._world.schedule(wake, lambda: self._tick(wake))
-        return effects
 
     def _tick(self, at: float) -> None:
-        # The peer may have moved its timer since: then this was one wake too many, or too late.
         if at != self._wake or not self.up:
             return
         self._wake = float("inf")
-        self.step(Tick(self._world.now + self.skew))
+        due = self.peer.wake_at
+        if due - self.skew > self._world.now:
+            self._set_alarm()  # the peer has moved its timer since
+            return
+        # Adding what was taken away does not give the same float: that would be too early for ever.
+        self.step(Tick(max(self._world.now + self.skew, due)))
 
     def _see_to(self, effect: Effect) -> None:
         world, application = self._world, self.application
