@@ -21,6 +21,8 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import KeyedStream, StatefulLogic
 from bytewax.outputs import FixedPartitionedSink
 
+from connectors import commits
+
 _LOOK = timedelta(milliseconds=10)
 """How often a closing source looks whether the others have ended."""
 
@@ -110,6 +112,7 @@ class _Counter(StatefulLogic[int, Mark, int]):
 class _Closing(FixedPartitionedSource[Mark, None]):
     """One mark, in the epoch after the one in which `complete` was set.
 
+    Until then it tells the sinks of its process, once an epoch, that the one before is durable.
     Its partition has the sink's name, so the engine puts both on one worker.
     """
 
@@ -129,10 +132,14 @@ class _ClosingPartition(StatefulSourcePartition[Mark, None]):
     def __init__(self, complete: threading.Event) -> None:
         self._complete = complete
         self._seen = False
+        self._snapshotted = False
         self._next_epoch = False
         self._sent = False
 
     def next_batch(self) -> Iterable[Mark]:
+        if self._snapshotted:
+            self._snapshotted = False
+            commits.observed()
         if self._sent:
             raise StopIteration
         if not self._next_epoch:
@@ -147,6 +154,7 @@ class _ClosingPartition(StatefulSourcePartition[Mark, None]):
     def snapshot(self) -> None:
         # The other sources have ended in this epoch: this one cannot be ahead of them.
         self._next_epoch = self._seen
+        self._snapshotted = True
 
 
 @operator

@@ -26,6 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from state.flatbuffer import Flat, Table
+
 MAX_FIELDS = 4096
 MAX_DEPTH = 16
 MAX_METADATA = 1 << 20
@@ -49,12 +51,6 @@ _TIMESTAMP, _INTERVAL = 10, 11  # of `Type` in Schema.fbs, like the next
 _LAST = 26
 _REFUSED = {14: "union", 22: "run-end encoded", 25: "list view", 26: "large list view"}
 _NESTED = {12, 13, 16, 17, 21}  # list, struct, fixed-size list, map, large list
-
-_U16 = struct.Struct("<H")
-_U32 = struct.Struct("<I")
-_I32 = struct.Struct("<i")
-_I64 = struct.Struct("<q")
-_PAIR = struct.Struct("<qq")  # FieldNode (length, nulls) and Buffer (offset, length)
 
 
 def refusal(kind: pa.DataType, depth: int = 1) -> str | None:
@@ -170,100 +166,13 @@ def _refusing() -> Iterator[None]:
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-class _Flat:
-    """A flatbuffer read with bounds on every offset, and a budget on all that is visited.
-
-    A writer lays out each table, vector and string once. Visiting more bytes than the buffer has
-    means that parts are shared, which is how small buffers describe huge things.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._budget = 2 * len(data)
-
-    def table(self, position: int) -> tuple[int, int, int]:
-        """Return the table at ``position`` as its position, its vtable and the vtable's size."""
-        vtable = position - _I32.unpack_from(self._data, position)[0]
-        if vtable < 0:
-            raise ValueError("the metadata points outside itself")
-        size = _U16.unpack_from(self._data, vtable)[0]
-        self._spend(_U16.unpack_from(self._data, vtable + 2)[0] + 4)
-        return position, vtable, size
-
-    def root(self) -> tuple[int, int, int]:
-        return self.table(self.u32(0))
-
-    def slot(self, table: tuple[int, int, int], index: int) -> int:
-        """Return where field ``index`` of ``table`` is, 0 if it has its default value."""
-        position, vtable, size = table
-        entry = 4 + 2 * index
-        if entry + 2 > size:
-            return 0
-        offset: int = _U16.unpack_from(self._data, vtable + entry)[0]
-        return position + offset if offset else 0
-
-    def target(self, table: tuple[int, int, int], index: int, name: str) -> int:
-        """Return the position that the offset in field ``index`` points to."""
-        slot = self.slot(table, index)
-        if not slot:
-            raise ValueError(f"the metadata has no {name}")
-        return slot + self.u32(slot)
-
-    def vector(self, table: tuple[int, int, int], index: int, width: int) -> tuple[int, int]:
-        """Return where the vector in field ``index`` starts, and how many items it has."""
-        slot = self.slot(table, index)
-        if not slot:
-            return 0, 0
-        start = slot + self.u32(slot)
-        count = self.u32(start)
-        if start + 4 + count * width > len(self._data):
-            raise ValueError("a vector of the metadata is longer than the metadata")
-        self._spend(4 + count * width)
-        return start + 4, count
-
-    def tables(self, table: tuple[int, int, int], index: int) -> Iterator[tuple[int, int, int]]:
-        """Yield the tables of the vector in field ``index``."""
-        start, count = self.vector(table, index, 4)
-        for position in range(start, start + 4 * count, 4):
-            yield self.table(position + self.u32(position))
-
-    def pairs(self, table: tuple[int, int, int], index: int) -> list[tuple[int, int]]:
-        """Return the vector of (i64, i64) structs in field ``index``."""
-        start, count = self.vector(table, index, _PAIR.size)
-        return list(_PAIR.iter_unpack(self._data[start : start + count * _PAIR.size]))
-
-    def string(self, table: tuple[int, int, int], index: int) -> bytes:
-        start, count = self.vector(table, index, 1)
-        return self._data[start : start + count]
-
-    def u8(self, position: int) -> int:
-        return self._data[position]
-
-    def u16(self, position: int) -> int:
-        value: int = _U16.unpack_from(self._data, position)[0]
-        return value
-
-    def u32(self, position: int) -> int:
-        value: int = _U32.unpack_from(self._data, position)[0]
-        return value
-
-    def i64(self, position: int) -> int:
-        value: int = _I64.unpack_from(self._data, position)[0]
-        return value
-
-    def _spend(self, size: int) -> None:
-        self._budget -= size
-        if self._budget < 0:
-            raise ValueError("the metadata names parts of itself many times")
-
-
 @dataclass(slots=True)
 class _Message:
     """One IPC message: its metadata, and how long its body is."""
 
-    flat: _Flat
+    flat: Flat
     kind: int
-    header: tuple[int, int, int]
+    header: Table
     body_length: int
     dictionaries: list[int] = field(default_factory=list)
 
@@ -283,7 +192,7 @@ def _messages(body: bytes) -> list[_Message]:
             raise ValueError("the message's metadata is cut off or not padded")
         if length > MAX_METADATA:
             raise ValueError(f"{length} bytes of metadata; at most {MAX_METADATA}")
-        flat = _Flat(body[position : position + length])
+        flat = Flat(body[position : position + length])
         root = flat.root()
         version, kind, size = flat.slot(root, 0), flat.slot(root, 1), flat.slot(root, 3)
         if not version or flat.u16(version) != 4:  # MetadataVersion.V5
@@ -338,7 +247,7 @@ def _check_schema(message: _Message) -> None:
         waiting.extend((child, depth + 1) for child in flat.tables(part, 5))
 
 
-def _check_field(message: _Message, part: tuple[int, int, int], name: str) -> None:
+def _check_field(message: _Message, part: Table, name: str) -> None:
     flat = message.flat
     slot = flat.slot(part, 2)
     kind = flat.u8(slot) if slot else 0
@@ -366,7 +275,7 @@ def _check_field(message: _Message, part: tuple[int, int, int], name: str) -> No
         message.dictionaries.append(flat.i64(identity) if identity else 0)
 
 
-def _check_batch(message: _Message, header: tuple[int, int, int]) -> None:
+def _check_batch(message: _Message, header: Table) -> None:
     """Refuse a batch whose metadata claims more than its body holds."""
     flat, size = message.flat, message.body_length
     if flat.slot(header, 3):

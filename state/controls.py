@@ -1,8 +1,9 @@
 """What the two ends of a link say to each other beside the data.
 
-A sender opens with `Hello`; the receiver answers `Welcome` or `Refuse`. Data follows, and `Ack` for
-it; when the sender's stream is complete, `End`, which the receiver answers with `Ended`. Fields
-have limits, unknown fields and kinds are errors.
+A sender opens with `Hello`; the receiver answers `Welcome`. Data follows, and `Ack` for it; when
+the sender's stream is complete, `End`, which the receiver answers with `Ended`. A peer that refuses
+closes the connection, and the transport carries the reason. Fields have limits, unknown fields and
+kinds are errors.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import msgspec
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-_Reason = Annotated[str, msgspec.Meta(max_length=1000)]
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -55,10 +55,4 @@ class Ended(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """The receiver has all items, for good."""
 
 
-class Refuse(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """The last frame before a peer closes the connection: why."""
-
-    reason: _Reason
-
-
-Control = Hello | Welcome | Ack | End | Ended | Refuse
+Control = Hello | Welcome | Ack | End | Ended

@@ -41,7 +41,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
-from state.frames import Ack, Data, End, Ended, Frame, Hello, Refuse, Schema, Welcome
+from state.frames import Ack, Data, End, Ended, Frame, Hello, Schema, Welcome
 
 VERSION = 1
 
@@ -99,6 +99,7 @@ class Outbox:
         self._part = part
         self._released = 0
         self._count: int | None = None
+        self._ended_at: int | None = None
         self._told_end = False
         self._cursor: int | None = None
         self._credit = 0
@@ -130,7 +131,8 @@ class Outbox:
     def finish(self, count: int) -> None:
         """Say that no frame follows the first `count`."""
         self._count = count
-        self._told_end = self.ended = False
+        self._told_end = False
+        self.ended = self._ended_at == count
 
     def connect(self) -> Hello:
         """Begin a new connection with the frame that is returned."""
@@ -149,7 +151,7 @@ class Outbox:
         """Take in a control frame of the receiver.
 
         Raises:
-            LinkError: the receiver refuses, has lost its state, or broke the protocol.
+            LinkError: the receiver has lost its state, or broke the protocol.
         """
         if isinstance(frame, Welcome):
             self._welcomed(frame)
@@ -157,9 +159,9 @@ class Outbox:
             self._credit = max(self._credit, frame.credit)
             self._log.prune(min(frame.durable, self._log.next))
         elif isinstance(frame, Ended):
-            self.ended = self._count is not None
-        elif isinstance(frame, Refuse):
-            raise LinkError(f"channel {self._channel!r} was refused: {frame.reason}")
+            # Told again after a restart, perhaps long before the flow is back at its end.
+            self._ended_at = self._log.first
+            self.ended = self._ended_at == self._count
         else:
             raise LinkError(f"a receiver sent a {type(frame).__name__}")
 

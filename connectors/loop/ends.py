@@ -11,7 +11,8 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from connectors.loop.queue import Ended, Item, Queue, Vote
-from state.frames import Data, ItemDecoder, ItemEncoder, Kind, Schema
+from state.frames import Data, Kind, Schema
+from state.items import ItemDecoder, ItemEncoder
 from state.routing import worker_of
 
 _LOOK: Final = timedelta(microseconds=100)

@@ -126,7 +126,9 @@ class Dialer:
 
     def finish(self, count: int) -> None:
         """Tell the receiver that no frame follows the first `count`."""
-        loop().call_soon_threadsafe(self._finish, count)
+        with self._lock:
+            self.outbox.finish(count)
+        loop().call_soon_threadsafe(self._pump)
 
     def close(self) -> None:
         """Close the connection; what was not sent stays in the spool."""
@@ -219,11 +221,6 @@ class Dialer:
             self._pump()
             with self._moved:
                 self._moved.notify_all()
-
-    def _finish(self, count: int) -> None:
-        with self._lock:
-            self.outbox.finish(count)
-            self._pump()
 
     # In either thread
 

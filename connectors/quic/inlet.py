@@ -11,7 +11,8 @@ import pyarrow as pa
 from connectors.quic.connection import Code, Connection, Limits
 from connectors.quic.loop import loop
 from state.delivery import Arrival, Inbox, Position, Session
-from state.frames import Data, Frame, Hello, ItemDecoder, Schema
+from state.frames import Data, Frame, Hello, Schema
+from state.items import ItemDecoder
 
 
 class Inlet:

@@ -21,8 +21,8 @@ Place = tuple[str, int]
 
 _ANSWER = 0.001
 """Seconds until a datagram is acknowledged, as with aioquic: its items reach the flow first."""
-_GOODBYE = 2.0
-"""Seconds that senders get to hear that they have ended."""
+_GOODBYE = 10.0
+"""Seconds that senders get to hear that they have ended: one that was killed may be back."""
 
 
 def listen(place: Place, identity: Identity, limits: Limits, inlet: Inlet) -> None:

@@ -12,15 +12,16 @@ from bytewax.dataflow import operator
 from bytewax.operators import KeyedStream
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
+from connectors import commits
 from connectors.marks import KEY, Mark, check_opened, output
-from connectors.quic import commits, metrics
+from connectors.quic import metrics
 from connectors.quic.address import parse
 from connectors.quic.connection import LIMITS, Limits
 from connectors.quic.dialer import Dialer
 from connectors.quic.identity import Identity
 from connectors.quic.spool import Spool, SpoolConflict
 from state.delivery import LinkError, Outbox
-from state.frames import ItemEncoder
+from state.items import ItemEncoder
 
 _EVERYTHING = (1 << 63) - 1
 _SMALL = 4096
@@ -49,9 +50,10 @@ class QuicSink(FixedPartitionedSink[Any, SinkPosition]):
       default frames go out at once, so the flow must produce the same items again, in the same
       order: the spool compares, and an error says so if it does not. A flow that cannot promise
       this (several workers, several senders upstream, a live source) sets `hold`: frames then
-      wait until a snapshot that covers them is durable. That costs up to one epoch, and needs a
-      flow in which items keep coming, or a `QuicSource` in the same process.
-    - *End*: the run waits up to `linger` until the peer has everything for good.
+      wait until a snapshot that covers them is durable. That costs up to one epoch.
+    - *End*: the run waits up to `linger` until the peer has everything for good. So does one that
+      was killed just before it heard of it, if it is started again when its peer has gone: nobody
+      can tell it then.
     - *Failure*: when the flow fails or is stopped, what was not acknowledged stays in the spool.
 
     A spool belongs to one run, the life of a flow through all its restarts: begin a new run with

@@ -10,7 +10,8 @@ import msgspec
 import pyarrow as pa
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
-from connectors.quic import commits, listener, metrics
+from connectors import commits
+from connectors.quic import listener, metrics
 from connectors.quic.address import parse
 from connectors.quic.connection import LIMITS, Limits
 from connectors.quic.identity import Identity

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Mapping
 
 import pytest
 
 from state.delivery import Inbox, LinkError, Outbox, Position, Session
-from state.frames import Data, End, Frame, Hello, Kind, Schema
+from state.frames import Ack, Data, End, Ended, Frame, Hello, Kind, Schema, Welcome
 
 ITEMS = 40
 
@@ -237,7 +238,9 @@ def test_a_stale_sender_is_refused() -> None:
 
 def test_a_new_incarnation_begins_at_zero() -> None:
     inbox = Inbox({"s": Position(7, 3)}, window=100)
-    assert inbox.admit("s", Hello(1, "c", "", 8, 0, 5)).welcome()[0].next == 0
+    welcome = inbox.admit("s", Hello(1, "c", "", 8, 0, 5)).welcome()[0]
+    assert isinstance(welcome, Welcome)
+    assert welcome.next == 0
 
 
 def test_unread_bytes_stay_within_the_window() -> None:
@@ -257,3 +260,46 @@ def test_frames_that_are_not_due_are_refused(frame: Frame) -> None:
     session = Inbox({}, window=300).admit("s", Hello(1, "c", "", 1, 0, 0))
     with pytest.raises(LinkError):
         session.receive(frame)
+
+
+class Kept:
+    """A log of which only the numbers matter."""
+
+    incarnation = 1
+    schemas: Mapping[int, bytes] = {}
+
+    def __init__(self, first: int, next: int) -> None:  # noqa: A002
+        self.first, self.next = first, next
+
+    def read(self, sequence: int, limit: int) -> list[Data]:
+        return [Data(sequence, Kind.BYTES, 0, b"")]
+
+    def prune(self, sequence: int) -> None:
+        self.first = max(self.first, sequence)
+
+
+def restarted(durable: int) -> Outbox:
+    """A sender whose receiver told it, before its flow was back at its end, that all is there."""
+    outbox = Outbox(Kept(0, 5), "c")
+    outbox.connect()
+    for frame in (Welcome(5, 100), Ack(durable, 100), Ended()):
+        outbox.receive(frame)
+    outbox.disconnect()
+    return outbox
+
+
+def test_a_sender_that_heard_of_its_end_too_early_remembers() -> None:
+    outbox = restarted(5)
+    assert not outbox.ended
+    outbox.finish(5)
+    assert outbox.ended
+
+
+def test_an_end_before_later_items_is_not_the_end() -> None:
+    outbox = restarted(5)
+    outbox.finish(6)
+    assert not outbox.ended
+    outbox.connect()
+    outbox.receive(Welcome(5, 100))
+    outbox.receive(Ended())
+    assert not outbox.ended

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from state.arrow_ipc import MAX_EXPANSION, has_dictionary
-from state.frames import Data, FrameError, ItemDecoder, Kind, Schema
+from state.frames import Data, FrameError, Kind, Schema
+from state.items import ItemDecoder
 
 
 def framed(batch: pa.RecordBatch, expansion: int = MAX_EXPANSION) -> tuple[ItemDecoder, Data]:

@@ -2,8 +2,8 @@
 
 A source is asked for items of an epoch only when the epoch before has been stored everywhere in
 the cluster. So what a sink has snapshotted is durable once a source of the same process is asked
-again after its own snapshot. `QuicSource` reports this here, and sinks that hold their frames
-until then listen.
+again after its own snapshot. `QuicSource` and the source of a sink's last mark report this here,
+and sinks that hold what they got until then listen.
 """
 
 from __future__ import annotations
