@@ -85,7 +85,7 @@ class LwwRows:
         self.fold(batch)
 
     def fold(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Merge rows and return those that are new here, the newest of each key.
+        """Merge rows and return those that are new here, the newest of each key, in their order.
 
         Raises:
             ValueError: a column is missing, of another type, or null where it may not be, or a
@@ -117,12 +117,14 @@ class LwwRows:
         ties = ties[still & (self._code[at] == codes[ties])]
         for i in self._unequal(ties, rows, values, taken).tolist():
             self._settle(int(rows[i]), i, values, taken)
-        changed = np.flatnonzero(taken >= 0)
-        chosen = pa.array(taken[changed])
-        if len(changed):
+        news = np.zeros(len(rows), np.bool_)
+        news[taken[taken >= 0]] = True
+        positions = np.flatnonzero(news)
+        chosen = pa.array(positions)
+        if len(positions):
             self._values.append(values.take(chosen))
-            self._at[changed] = self._written + np.arange(len(changed))
-            self._written += len(changed)
+            self._at[rows[positions]] = self._written + np.arange(len(positions))
+            self._written += len(positions)
             self._compact()
         return pa.RecordBatch.from_arrays(
             [column.take(chosen) for column in batch.columns], schema=batch.schema
