@@ -315,6 +315,7 @@ class Peer:
         self._running = True
         self._next_round = self._port.now + self.settings.round * self._port.rng.random()
         self._members.spread(self._members.me)
+        self._stability.joined = all(address == self.address for address in bootstrap)
         self._overlay.start(bootstrap)
         self._overlay.tick()
 

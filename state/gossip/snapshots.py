@@ -6,8 +6,9 @@ stable cut only:
 
     the receiver is behind the sender's stable cut   it puts the snapshot in its state's place
     the sender is behind the receiver's stable cut   the receiver takes nothing
+    each is behind the other's                       they are of groups that began apart: merged
 
-Either can only happen to a peer that is new or came back with an old state.
+The first two can only happen to a peer that is new or came back with an old state.
 """
 
 from __future__ import annotations
@@ -74,11 +75,13 @@ class Snapshots:
         if not theirs.covers(cut):
             raise MessageError("a snapshot is behind its own stable cut")
         news = any(self._seen.missing(row, 1) for row in message.seen)
-        if not news or not theirs.covers(stable):
+        sender_behind = not theirs.covers(stable)
+        behind = not self._seen.covers(cut)
+        if not news or (sender_behind and not behind):
             self.ignored += 1
             return None
         self.taken += 1
-        replace = not self._seen.covers(cut)
+        replace = behind and not sender_behind
         self._port.emit(Restore(message.state, replace))
         if replace:
             again = self._replace(theirs)

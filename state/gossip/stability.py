@@ -35,6 +35,8 @@ class Stability:
         self._seen = seen
         self._log = log
         self.stable = dict(stable)
+        self.joined = False
+        """Whether it is in a group: a peer that still looks for its group agrees with no one."""
         self._epoch = 0
         self._cut: dict[str, int] = {}
         self._voters: set[int] = set()
@@ -67,6 +69,9 @@ class Stability:
     def _finish(self) -> None:
         """Begin the next epoch if all members have voted."""
         facts = self._members.facts
+        self.joined = self.joined or len(facts) > 1
+        if not self.joined:
+            return
         if len(self._voters) < len(facts):
             return
         for fact in facts.values():

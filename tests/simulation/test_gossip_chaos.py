@@ -265,6 +265,11 @@ def test_nothing_is_lost_and_nothing_comes_back(block: int) -> None:
         run(seed)
 
 
+@pytest.mark.parametrize("seed", [1078, 4269, 6008, 8496])
+def test_runs_that_once_went_wrong(seed: int) -> None:
+    run(seed)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("block", range(100))

@@ -264,3 +264,23 @@ def test_what_nobody_else_may_have_is_not_dropped_for_what_others_have() -> None
     for i in range(10):
         one.step(Publish(2.0, b"%d" % i))
     assert len(one.log()) == 6
+
+
+def test_a_peer_that_still_looks_for_its_group_calls_nothing_stable() -> None:
+    one = Peer("a", "addr-a", 1, rng=random.Random(1), now=0.0)
+    one.step(Start(0.0, bootstrap=("addr-b",)))
+    one.step(Publish(0.1, b"x"))
+    for second in range(1, 20):
+        one.step(Tick(float(second)))
+    assert one.stable() == {}
+    first = peer()
+    first.step(Publish(0.1, b"x"))
+    first.step(Tick(5.0))
+    assert first.stable() == {"a#1": 1}
+
+
+def test_snapshots_of_groups_that_began_apart_are_merged() -> None:
+    one = peer(seen=[Range("b#1", 1, 9)], stable={"b#1": 9})
+    effects = tell(one, Snapshot(b"s", [Range("c#1", 1, 5)], [Range("c#1", 1, 5)]))
+    assert effects[0] == Restore(b"s", replace=False)
+    assert one.seen() == [Range("b#1", 1, 9), Range("c#1", 1, 5)]
