@@ -275,8 +275,8 @@ def test_a_peer_that_still_looks_for_its_group_calls_nothing_stable() -> None:
     assert one.stable() == {}
     first = peer()
     first.step(Publish(0.1, b"x"))
-    for second in (5.0, 10.0):
-        first.step(Tick(second))
+    for second in (5, 10):
+        first.step(Tick(float(second)))
     assert first.stable() == {"a#1": 1}
 
 
