@@ -48,6 +48,7 @@ from connectors.files import RunSink, output
 from flows.telemetry import TelemetryParameters, inner, leaf, root, telemetry
 from flows.telemetry_parts import Part
 from flows.telemetry_state import Telemetry
+from jobs.link_log import show_links
 from jobs.settings import SettingsError, fail, one_line_errors
 from jobs.telemetry_board import Board
 from jobs.telemetry_run import TABLES, RunRecord, about, finish, words, write_answer
@@ -74,8 +75,12 @@ def flow() -> Dataflow:
         graph, out = _from_settings(settings)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
-        if settings.source == "host" and settings.role == "local":
+        if settings.role != "local":
+            show_links("telemetry")
+        elif settings.source == "host":
             signal.signal(signal.SIGINT, _end_the_input)
+        if settings.spool is not None:
+            signal.signal(signal.SIGINT, _leave)
         return graph
     except (OSError, ValueError) as error:
         fail("telemetry", error)
@@ -85,6 +90,16 @@ def _end_the_input(number: int, frame: object) -> None:
     """Let the first Ctrl-C end the input, so that what was seen is answered, and the second all."""
     _interrupted.set()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(number: int, frame: object) -> None:
+    """Let Ctrl-C end a node that has a parent at once, as if it was killed.
+
+    The engine would wait for its worker, which may be waiting for the parent for minutes.
+    """
+    sys.stderr.write("telemetry: stopped; what the parent does not have yet is in the spool\n")
+    sys.stderr.flush()
+    os._exit(130)
 
 
 def run() -> None:

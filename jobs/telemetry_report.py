@@ -93,7 +93,8 @@ def _windows(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
 def _shape(settings: Mapping[str, Any]) -> str:
     """Say how wide the levels of the tree were."""
     if settings.get("role") == "root":
-        return f"{len(settings['children'])} children of the root, each a process"
+        count = len(settings["children"])
+        return f"{count} {'child' if count == 1 else 'children'} of the root, each a process"
     if not settings:
         return ""
     widths = [settings["hosts"]]

@@ -112,6 +112,8 @@ def about(settings: Mapping[str, Any]) -> str:
         return f"a generated workload of {settings['agents']:,} agents, no real data"
     if source == "host":
         return "the processes of this machine, as sampled"
+    if source == "children":
+        return f"what {', '.join(settings['children'])} told"
     return ", ".join(settings["path"]) if source == "file" else f"events of {source}"
 
 

@@ -63,8 +63,8 @@ class TelemetrySettings(JobSettings):
     source: str = Field(
         "generated",
         description="generated (a generated workload, no real data), file, host (this machine's "
-        "processes), an entry point of the group braidflow.connectors, or an import path such as "
-        "mypkg.feeds:MyFeed",
+        "processes), children (a region's or a root's, unless said), an entry point of the group "
+        "braidflow.connectors, or an import path such as mypkg.feeds:MyFeed",
     )
     path: Names = Field([], description="event files for the source `file`")
     agents: PositiveInt = Field(1_000_000, description="agents, and so events, to generate")
@@ -132,11 +132,13 @@ class TelemetrySettings(JobSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _follow_the_path(cls, values: dict[str, object]) -> dict[str, object]:
-        """Let a path mean the source `file`."""
-        if values.get("path") and "source" not in values:
-            values = {**values, "source": "file"}
-        return values
+    def _follow(cls, values: dict[str, object]) -> dict[str, object]:
+        """Let a path mean the source `file`, and children that events come from them."""
+        if "source" in values:
+            return values
+        if values.get("path"):
+            return {**values, "source": "file"}
+        return {**values, "source": "children"} if values.get("children") else values
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -156,6 +158,8 @@ class TelemetrySettings(JobSettings):
             raise ValueError("TELEMETRY_CHILDREN has a name twice")
         if self.source == "file" and not self.path and self.role in ("local", "leaf"):
             raise ValueError("TELEMETRY_SOURCE=file needs TELEMETRY_PATH")
+        if self.source == "children" and self.role in ("local", "leaf"):
+            raise ValueError(f"TELEMETRY_SOURCE=children is not for TELEMETRY_ROLE={self.role}")
         if self.path and self.source != "file":
             raise ValueError(f"TELEMETRY_PATH is for TELEMETRY_SOURCE=file, not {self.source}")
         if self.exact and self.source not in ("generated", "file"):

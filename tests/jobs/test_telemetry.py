@@ -13,6 +13,7 @@ import pytest
 from bytewax.testing import run_main
 
 from connectors.events import Workload
+from jobs.keys import make_keys
 from jobs.telemetry import flow, recovery_directory
 
 FILES = {"answer.json", "answers.ndjson", "report.html", "run.json", "sample.ndjson"}
@@ -214,6 +215,31 @@ def test_an_endless_source_is_answered_at_an_interrupt(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert "telemetry: see out/report.html" in said
     assert json.loads((tmp_path / "out/answer.json").read_text())["complete"] is True
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_leaf_says_that_its_parent_is_away_and_can_be_stopped(tmp_path: Path) -> None:
+    make_keys(tmp_path / "keys", ["leaf"])
+    settings = {
+        "role": "leaf",
+        "name": "leaf",
+        "agents": "100",
+        "parent": "127.0.0.1:9",
+        "parent_name": "root",
+        "keys": "keys",
+        "spool": "spool",
+    }
+    env = {**os.environ, **{f"TELEMETRY_{k.upper()}": v for k, v in settings.items()}}
+    command = [sys.executable, "-m", "jobs.telemetry"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert "127.0.0.1:9" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "telemetry: stopped" in said
 
 
 def test_a_finished_run_that_goes_on_answers_for_all(tmp_path: Path) -> None:

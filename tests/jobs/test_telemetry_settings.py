@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from jobs.settings import SettingsError
+from jobs.telemetry_run import about
 from jobs.telemetry_settings import Slice, TelemetrySettings
 
 LEAF = {
@@ -45,6 +46,8 @@ def _in_an_empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({**LEAF, "exact": True}, "a leaf gives no answers"),
         ({**ROOT, "children": "a,b,a"}, "TELEMETRY_CHILDREN has a name twice"),
         ({**ROOT, "children": ""}, "TELEMETRY_ROLE=root needs TELEMETRY_CHILDREN"),
+        ({**ROOT, "exact": True}, "children cannot be read again"),
+        ({"source": "children"}, "TELEMETRY_SOURCE=children is not for TELEMETRY_ROLE=local"),
         ({**ROOT, "spool": "s"}, "TELEMETRY_SPOOL is not for TELEMETRY_ROLE=root"),
         ({**LEAF, "role": "region"}, "TELEMETRY_ROLE=region needs TELEMETRY_LISTEN"),
     ],
@@ -57,6 +60,12 @@ def test_what_does_not_fit_is_named(given: dict[str, object], message: str) -> N
 
 def test_a_path_means_a_file() -> None:
     assert TelemetrySettings.load(path="a.csv, b.parquet").source == "file"
+
+
+def test_a_root_has_its_events_from_its_children() -> None:
+    settings = TelemetrySettings.load(**ROOT)
+    assert settings.source == "children"
+    assert about(settings.model_dump(mode="json")) == "what a, b told"
 
 
 def test_a_share_counts_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +84,7 @@ def test_a_share_counts_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"source": "host"}, False),
         ({"path": "a.csv"}, True),
         (ROOT, False),
-        ({**ROOT, "exact": True}, True),
+        ({**ROOT, "source": "generated", "exact": True}, True),
     ],
 )
 def test_the_truth_is_shown_where_one_process_has_all_events(
