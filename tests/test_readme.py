@@ -1,16 +1,22 @@
 """What the README says is run: its connector, its commands, its links."""
 
+import ast
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from connectors.market import ReplaySource
 from connectors.testing import check_source
 from jobs.gossip_settings import GossipSettings
 from jobs.market_settings import MarketSettings
@@ -77,19 +83,77 @@ def test_the_operators_example_runs(tmp_path: Path) -> None:
     assert any("'high': 1527.459961" in row for row in rows), "the peak of 24 March 2000"
 
 
-def test_the_sketches_example_runs(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(# movers\.py\n.*?)```", README, flags=re.DOTALL)
-    (tmp_path / "movers.py").write_text(code)
+@pytest.fixture
+def run_example(tmp_path: Path) -> Callable[[str], list[str]]:
+    """Return a function that runs a flow of the README by its command and returns its lines."""
+
+    def run(name: str) -> list[str]:
+        (code,) = re.findall(rf"```python\n(# {name}\.py\n.*?)```", README, flags=re.DOTALL)
+        (command,) = re.findall(
+            rf"^python ((?:-m bytewax\.run )?{name}\b.*)$", README, re.MULTILINE
+        )
+        (tmp_path / f"{name}.py").write_text(code)
+        done = subprocess.run(
+            [sys.executable, *command.split()],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run
+
+
+def test_the_sketches_example_runs(run_example: Callable[[str], list[str]]) -> None:
+    lines = run_example("movers")
+    assert len(lines) == 1 + 2 + 1 + 3
+    assert sum("'upper_bound'" in line for line in lines) == 4
+    assert sum("'inclusion'" in line for line in lines) == 3
+
+
+def test_the_tree_example_runs(run_example: Callable[[str], list[str]]) -> None:
+    (line,) = run_example("levels")
+    (answer,) = ast.literal_eval(line)
+    prices = np.concatenate([batch["price"].to_numpy() for batch in replay()])
+    assert answer["count"] == len(prices)
+    assert answer["lower_bound"] <= np.median(prices) <= answer["upper_bound"]
+
+
+def replay() -> Iterator[pa.RecordBatch]:
+    source = ReplaySource()
+    for name in source.list_parts():
+        part = source.build_part("prices", name, None)
+        with suppress(StopIteration):
+            while True:
+                yield from part.next_batch()
+
+
+def test_the_loop_example_runs(run_example: Callable[[str], list[str]]) -> None:
+    labels = {1: 1, 2: 1, 3: 3, 5: 3, 7: 3}
+    expected = [str({"vertex": vertex, "label": label}) for vertex, label in labels.items()]
+    assert sorted(run_example("graph")) == expected
+
+
+def test_the_telemetry_nodes_run(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```console\n(python -m jobs keys keys root .*?)```", README, re.DOTALL)
+    (tmp_path / "events.csv").write_text(
+        "time,user,endpoint,latency_ms\n"
+        + "".join(f"2026-01-01T00:00:{i % 60:02d}Z,u{i % 7},/,{i}\n" for i in range(500))
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "bytewax.run", "movers"],
+        ["bash", "-ec", f"python() {{ '{sys.executable}' \"$@\"; }}\n{block}wait"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
-        check=True,
+        timeout=120,
+        check=False,
     )
-    assert len(done.stdout.splitlines()) == 3
-    assert done.stdout.count("'upper_bound'") == 3
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^  events +500  \(exact\)$", done.stdout, re.MULTILINE)
+    assert (tmp_path / "answer/report.html").exists()
 
 
 def test_the_operations_of_the_gossip_job_are_carried_out() -> None:
@@ -139,6 +203,13 @@ def test_settings_it_names_exist(settings: type[JobSettings]) -> None:
     named = set(re.findall(rf"\b{settings.prefix()}([A-Z_]+)", README))
     assert named
     assert {name.lower() for name in named} <= set(settings.model_fields)
+
+
+def test_names_it_mentions_exist() -> None:
+    names = re.findall(r"`((?:state|operators|connectors|flows|jobs)(?:\.\w+)+)", README)
+    assert names
+    for name in names:
+        assert pkgutil.resolve_name(name)
 
 
 def test_files_it_links_to_exist() -> None:
