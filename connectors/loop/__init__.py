@@ -26,7 +26,8 @@ epoch: a vote. The end of the outside input is told to every sink in the same wa
 everywhere, so a superstep takes as long as an epoch: set the epoch interval to zero, by
 ``epoch_interval=timedelta(0)`` or ``-r DIR -s 0 -b 0``. (Without ``-r``, `bytewax.run` takes
 ``-s 0`` for its default, ten seconds.) A longer interval than 100 us works too, a shorter one is
-refused. ``async`` loops go with any interval, but end some two to four epochs after their last item.
+refused. ``async`` loops go with any interval, but end some two to four epochs after their last
+item.
 
 **The laws.**
 
