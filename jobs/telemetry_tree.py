@@ -21,39 +21,25 @@ answer.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
 import signal
-import socket
 import sys
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from jobs.processes import Failed, Node, Processes, free_ports, in_words
 from jobs.settings import fail
 from jobs.telemetry_settings import TelemetrySettings
 
 _INPUT = ("source", "path", "agents", "seed", "period", "rate", "limit", "every", "window")
-_FAILURES = 3
-"""So often a node may fail by itself."""
 _GRACE = 5.0
 """Seconds that nodes have to end by themselves once the root has answered. One that is started
 again after its parent has ended cannot hear from it that all is well, and would wait long."""
 _EPOCH = "250ms"
 _IDLE = "3s"
 """On one machine, silence soon means that the peer was killed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A process of the tree: its name, and its settings as environment variables."""
-
-    name: str
-    settings: dict[str, str] = field(default_factory=dict)
 
 
 def plan(
@@ -79,7 +65,7 @@ def plan(
     if settings.source == "generated" and settings.rate is None and seconds:
         settings = settings.model_copy(update={"rate": settings.agents / leaves / seconds})
     names = [f"region-{i + 1}" for i in range(regions)]
-    ports = dict(zip(["root", *names], _free_ports(1 + regions), strict=True))
+    ports = dict(zip(["root", *names], free_ports(1 + regions), strict=True))
     below: dict[str, list[str]] = {name: [] for name in names}
     shared = {f"TELEMETRY_{name.upper()}": _text(getattr(settings, name)) for name in _INPUT}
     shared = {name: value for name, value in shared.items() if value}
@@ -127,18 +113,6 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return UDP ports of loopback that were free just now, all different."""
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
 class Supervisor:
     """Starts the processes of a tree, and starts those anew that were killed.
 
@@ -149,87 +123,60 @@ class Supervisor:
 
     def __init__(self, directory: Path, nodes: Sequence[Node]) -> None:
         self._directory = directory
-        self._nodes = {node.name: node for node in nodes}
+        self._names = [node.name for node in nodes]
         self._root = nodes[0].name
-        self._running: dict[str, BaseProcess] = {}
-        # Forked from a server that is warm, a node starts at once.
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["jobs.telemetry_warm"])
-        self._failures: dict[str, int] = {}
+        # The root speaks for the tree; its live table needs the terminal.
+        root = replace(nodes[0], stdout=True, stderr=sys.stderr.isatty())
+        self._processes = Processes(
+            directory,
+            [root, *nodes[1:]],
+            run="jobs.telemetry:run",
+            prefix="TELEMETRY_",
+            warm="jobs.telemetry_warm",
+        )
         self._answered: float | None = None
-        self.restarts = 0
+
+    @property
+    def restarts(self) -> int:
         """How many processes were started again."""
+        return self._processes.restarts
 
     def start(self) -> None:
         """Make keys where there are none, and start all nodes."""
         from jobs.keys import make_keys
 
         keys = self._directory / "keys"
-        missing = [name for name in self._nodes if not (keys / f"{name}.pem").exists()]
+        missing = [name for name in self._names if not (keys / f"{name}.pem").exists()]
         if missing:
             make_keys(keys, missing)
-        for name in self._nodes:
+        for name in self._names:
             (self._directory / name).mkdir(parents=True, exist_ok=True)
-            self._spawn(name)
-
-    def _spawn(self, name: str) -> None:
-        # The root speaks for the tree; its live table needs the terminal.
-        is_root = name == self._root
-        process = self._context.Process(
-            target=run_node,
-            args=(self._nodes[name].settings, self._directory / f"{name}.log"),
-            kwargs={"stdout": is_root, "stderr": is_root and sys.stderr.isatty()},
-            name=name,
-        )
-        process.start()
-        self._running[name] = process
-        (self._directory / f"{name}.pid").write_text(f"{process.pid}\n")
+        self._processes.start()
 
     def poll(self) -> int | None:
         """Start anew what was killed; return the exit code once the root has ended, else None."""
-        for name, process in list(self._running.items()):
-            code = process.exitcode
-            if code is None:
-                continue
-            (self._directory / f"{name}.pid").unlink(missing_ok=True)
-            del self._running[name]
-            if code == 0:
-                if name == self._root:
-                    self._answered = time.monotonic()
-                continue
-            if code > 0:
-                self._failures[name] = self._failures.get(name, 0) + 1
-                if code == 2 or self._failures[name] >= _FAILURES:
-                    self.stop()
-                    print(
-                        f"telemetry-tree: {name} failed with exit code {code}: see "
-                        f"{self._directory / name}.log",
-                        file=sys.stderr,
-                    )
-                    return 1
-            why = f"failed with {code}" if code > 0 else f"was killed ({_signal(-code)})"
-            print(f"telemetry-tree: {name} {why}: starting it again", file=sys.stderr)
-            self.restarts += 1
-            self._spawn(name)
+        try:
+            ended = self._processes.poll()
+        except Failed as error:
+            self.stop()
+            print(f"telemetry-tree: {error}", file=sys.stderr)
+            return 1
+        for name, code, again in ended:
+            if again:
+                text = f"telemetry-tree: {name} {in_words(code)}: starting it again"
+                print(text, file=sys.stderr)
+            elif name == self._root:
+                self._answered = time.monotonic()
         if self._answered is None:
-            return None if self._running else 1
-        if self._running and time.monotonic() - self._answered < _GRACE:
+            return None if self._processes.running else 1
+        if self._processes.running and time.monotonic() - self._answered < _GRACE:
             return None
         self.stop()
         return 0
 
     def stop(self) -> None:
         """End what still runs."""
-        for process in self._running.values():
-            process.terminate()
-        for process in self._running.values():
-            process.join(10)
-            if process.exitcode is None:
-                process.kill()
-                process.join()
-        for name in self._running:
-            (self._directory / f"{name}.pid").unlink(missing_ok=True)
-        self._running.clear()
+        self._processes.stop()
 
     def run(self) -> int:
         """Run the tree to its end and return the exit code."""
@@ -240,41 +187,6 @@ class Supervisor:
             return code
         finally:
             self.stop()
-
-
-def run_node(settings: Mapping[str, str], log: Path, *, stdout: bool, stderr: bool) -> None:
-    """Run a node in this process; what it says goes to its log, where it is not to be passed on."""
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for passed_on, stream in ((stdout, 1), (stderr, 2)):
-        if not passed_on:
-            os.dup2(file, stream)
-    os.close(file)
-    for name in [name for name in os.environ if name.startswith("TELEMETRY_")]:
-        del os.environ[name]
-    os.environ.update(settings)
-    threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
-    from jobs.telemetry import run
-
-    try:
-        run()
-    except Exception:
-        # As at the end of a program, where multiprocessing would print a traceback.
-        sys.excepthook(*sys.exc_info())
-        sys.exit(1)
-
-
-def _end_with_the_supervisor() -> None:
-    supervisor = multiprocessing.parent_process()
-    if supervisor is not None:
-        supervisor.join()
-        os._exit(1)
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

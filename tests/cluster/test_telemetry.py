@@ -18,8 +18,9 @@ import pytest
 from connectors.events import Workload
 from connectors.quic.certificates import make_node
 from connectors.testing import UdpRelay
+from jobs.processes import Node
 from jobs.telemetry_settings import TelemetrySettings
-from jobs.telemetry_tree import Node, Supervisor, plan
+from jobs.telemetry_tree import Supervisor, plan
 
 AGENTS = 60_000
 

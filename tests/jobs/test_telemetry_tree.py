@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.processes import Node
 from jobs.telemetry_settings import TelemetrySettings
-from jobs.telemetry_tree import Node, Supervisor, main, plan
+from jobs.telemetry_tree import Supervisor, main, plan
 
 
 def load(node: Node, monkeypatch: pytest.MonkeyPatch) -> TelemetrySettings:
