@@ -10,6 +10,7 @@ which is unambiguous: no domain and message read like another domain and message
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 from dataclasses import dataclass, field
@@ -133,6 +134,7 @@ class AgreementKey:
         return bytes(bindings.crypto_scalarmult(self._secret, public))
 
 
+@functools.lru_cache(maxsize=4096)
 def valid_agreement(public: bytes) -> bool:
     """Return whether ``public`` is an X25519 public key, canonical and not of small order.
 

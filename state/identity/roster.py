@@ -121,6 +121,31 @@ class Roster:
         parts += [member.to_bytes() for member in self.members]
         return b"".join(parts)
 
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Return the roster of canonical bytes.
+
+        Raises:
+            IdentityError: ``data`` is malformed or its roster cannot be.
+        """
+        parts = _Parts(data)
+        try:
+            if parts.take(len(_MAGIC)) != _MAGIC:
+                raise IdentityError("not the bytes of a roster")
+            cluster, epoch = parts.prefixed().decode(), parts.number(8)
+            count = parts.number(4)
+            if count > MAX_MEMBERS:
+                raise IdentityError(f"{count} members: at most {MAX_MEMBERS}")
+            members = tuple(
+                PublicIdentity(parts.prefixed().decode(), parts.take(32), parts.take(32))
+                for _ in range(count)
+            )
+        except UnicodeDecodeError:
+            raise IdentityError("a name in a roster is not UTF-8") from None
+        if parts.rest:
+            raise IdentityError(f"{parts.rest} bytes follow a roster")
+        return cls(cluster, epoch, members)
+
     def to_json(self) -> str:
         """Return the roster file's text; it holds no secrets."""
         file = _RosterFile(
@@ -152,3 +177,26 @@ class Roster:
             return cls(file.cluster, file.epoch, members)
         except IdentityError as error:
             raise IdentityError(f"{where}: {error}") from None
+
+
+class _Parts:
+    """Bytes that are taken from the front."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    @property
+    def rest(self) -> int:
+        return len(self._data) - self._at
+
+    def take(self, count: int) -> bytes:
+        if count > self.rest:
+            raise IdentityError("the bytes of a roster are truncated")
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def number(self, width: int) -> int:
+        return int.from_bytes(self.take(width), "little")
+
+    def prefixed(self) -> bytes:
+        return self.take(self.number(4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 from state.identity.identities import IdentityError, PrivateIdentity
@@ -33,19 +34,34 @@ class TrustStore:
     (2, (1, 2))
 
     Args:
-        roster: the first.
+        rosters: those that are trusted from the start, the one in force last; mostly one.
         keep: how many epochs before the one in force are still accepted, for what was signed just
             before a change. Members that were removed for lying stay trusted so long.
 
     Raises:
+        IdentityError: there are no rosters, they are of several clusters, or epochs do not ascend.
         ValueError: ``keep`` is negative.
     """
 
-    def __init__(self, roster: Roster, *, keep: int = 1) -> None:
+    def __init__(self, *rosters: Roster, keep: int = 1) -> None:
         if keep < 0:
             raise ValueError(f"keep is {keep}: at least 0")
-        self._rosters = [roster]
+        if not rosters:
+            raise IdentityError("a trust store needs a roster to begin with")
+        for before, roster in itertools.pairwise(rosters):
+            _check_order(before, roster)
+        self._rosters = list(rosters[-keep - 1 :])
         self._keep = keep
+
+    @property
+    def keep(self) -> int:
+        """How many epochs before the one in force are still accepted."""
+        return self._keep
+
+    @property
+    def rosters(self) -> tuple[Roster, ...]:
+        """The rosters that are accepted, by epoch."""
+        return tuple(self._rosters)
 
     @property
     def cluster(self) -> str:
@@ -82,12 +98,7 @@ class TrustStore:
         before = self.in_force
         if roster == before:
             return
-        if roster.cluster != before.cluster:
-            raise IdentityError(f"a roster of {roster.cluster!r}, not {before.cluster!r}")
-        if roster.epoch <= before.epoch:
-            raise IdentityError(
-                f"{roster.cluster}: epoch {roster.epoch} does not follow {before.epoch}"
-            )
+        _check_order(before, roster)
         message = before.digest + roster.to_bytes()
         approved = sum(
             before.verify(name, _DOMAIN, message, approvals[name])
@@ -101,3 +112,12 @@ class TrustStore:
                 f"epoch {before.epoch}; {needed} are needed"
             )
         self._rosters = [*self._rosters, roster][-self._keep - 1 :]
+
+
+def _check_order(before: Roster, roster: Roster) -> None:
+    if roster.cluster != before.cluster:
+        raise IdentityError(f"a roster of {roster.cluster!r}, not {before.cluster!r}")
+    if roster.epoch <= before.epoch:
+        raise IdentityError(
+            f"{roster.cluster}: epoch {roster.epoch} does not follow {before.epoch}"
+        )

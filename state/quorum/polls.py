@@ -1,0 +1,387 @@
+"""Many votes at once, with deadlines, sans I/O: ballots and time in, outcomes out."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from state.identity import IdentityError, Roster, TrustStore
+from state.mergeable import seal, unseal
+from state.quorum.ballot import Ballot, Equivocation
+from state.quorum.certificate import QuorumCertificate
+from state.quorum.tally import Standing, Tally, TallyEntry
+from state.thresholds import quorum_size
+
+_KIND, _VERSION = "polls", 1
+
+
+class Succession(NamedTuple):
+    """The next roster, with the approvals that put it in force."""
+
+    roster: Roster
+    approvals: Mapping[str, bytes]
+
+
+Item = Ballot | QuorumCertificate | Tally | Succession
+
+Reason = Literal[
+    "epoch",
+    "member",
+    "signature",
+    "expired",
+    "expiry",
+    "duplicate",
+    "late",
+    "equivocated",
+    "crowd",
+    "roster",
+]
+"""Why an item was not taken: its epoch is not accepted, its voter is no member, it is not validly
+signed, it has expired, it expires too far ahead, it is here already, its poll is closed, its voter
+has equivocated, its voter has opened too many polls, or it is a roster that does not follow."""
+
+
+class Undecided(NamedTuple):
+    """A poll without a decision."""
+
+    epoch: int
+    subject: str
+    reason: Literal["timeout", "abstained", "split", "ended"]
+    """`timeout`: its time is up. `abstained`: so many abstain that no choice can win; `split`: none
+    can for other reasons. `ended`: the input did, and the poll is still open."""
+    standing: Standing
+
+
+class Fork(NamedTuple):
+    """Two decisions of one poll: more than ``f`` voters lied, and are accused."""
+
+    first: QuorumCertificate
+    """The one that was made or came first."""
+    second: QuorumCertificate
+
+
+class Rejected(NamedTuple):
+    """An item that was not counted."""
+
+    item: Item
+    reason: Reason
+    detail: str
+    total: int
+    """How many items were rejected for this reason so far, this one included."""
+
+
+Outcome = QuorumCertificate | Undecided | Equivocation | Fork | Rejected
+
+
+@dataclass(slots=True)
+class _Poll:
+    tally: Tally
+    opener: str
+    """Whose limit it counts against; empty if a certificate opened it."""
+    end: int
+    """When it is forgotten: nothing that could be counted in it is valid any longer."""
+    deadline: int | None = None
+    """When its time is up; None while all who voted may be liars."""
+    closed: bool = False
+    decided: QuorumCertificate | None = None
+    accused: set[str] = field(default_factory=set)
+
+
+class _PollEntry(msgspec.Struct, frozen=True, array_like=True):
+    tally: TallyEntry
+    opener: str
+    end: int
+    deadline: int | None
+    closed: bool
+    decided: QuorumCertificate | None
+    accused: list[str]
+
+
+class _Saved(msgspec.Struct, frozen=True, array_like=True):
+    rosters: list[bytes]
+    polls: list[_PollEntry]
+    rejected: dict[Reason, int]
+
+
+class Polls:
+    """The open and lately closed polls of a cluster.
+
+    A poll opens with the first item about its subject in an epoch, and closes when it is decided,
+    when no choice can win any more, or when its time is up: ``patience`` after more than ``f``
+    voters have voted, so that liars alone do not start the clock, and at the latest when all of its
+    ballots have expired. It is remembered until then, for late ballots and evidence. All that is
+    held is bounded: ballots of a poll by the members, polls by ``crowd`` for each member.
+
+    A timeout is the opinion of whoever counts. A certificate from elsewhere is a fact: it decides
+    a closed poll too. Times are milliseconds on the clock by which ballots expire.
+
+    Args:
+        trust: which rosters are accepted. `Succession` items extend it.
+        f: how many members of each roster may be faulty.
+        patience: how long a poll waits for a quorum.
+        longest: how far ahead a ballot may expire; longer ones are rejected.
+        crowd: how many polls a member may have opened that are not forgotten.
+
+    Raises:
+        ValueError: an accepted roster cannot bear ``f``, or a number is not positive.
+    """
+
+    def __init__(
+        self, trust: TrustStore, *, f: int, patience: int, longest: int, crowd: int = 10_000
+    ) -> None:
+        for name, value in (("patience", patience), ("longest", longest), ("crowd", crowd)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}: at least 1")
+        self.trust = TrustStore(*trust.rosters, keep=trust.keep)
+        self._f, self._patience, self._longest, self._crowd = f, patience, longest, crowd
+        self._polls: dict[tuple[int, str], _Poll] = {}
+        self._opened = Counter[str]()
+        self._rejected = Counter[Reason]()
+        self._due: list[tuple[int, tuple[int, str]]] = []
+        for roster in trust.rosters:
+            quorum_size(len(roster), f)
+
+    def __len__(self) -> int:
+        """Return how many polls are held."""
+        return len(self._polls)
+
+    @property
+    def wake_at(self) -> int | None:
+        """When :meth:`wake` should be called next, if ever."""
+        return self._due[0][0] if self._due else None
+
+    def receive(self, item: Item, now: int) -> list[Outcome]:
+        """Take an item in.
+
+        A tally of another worker is taken ballot by ballot, and rejected ballot by ballot.
+
+        Raises:
+            TypeError: it is none of the kinds of items.
+        """
+        # What was due before this item came is over, even if nobody called.
+        out = self.wake(now)
+        if isinstance(item, Ballot):
+            out += self._ballot(item, now)
+        elif isinstance(item, QuorumCertificate):
+            out += self._certificate(item, now)
+        elif isinstance(item, Tally):
+            for ballot in item:
+                out += self._ballot(ballot, now)
+            for certificate in item.certificates:
+                out += self._certificate(certificate, now)
+        elif isinstance(item, Succession):
+            out += self._succession(item)
+        else:
+            raise TypeError(f"{item!r} is no ballot, certificate, tally or succession")
+        return out
+
+    def wake(self, now: int) -> list[Outcome]:
+        """Close the polls whose time is up, and forget those that are over."""
+        out: list[Outcome] = []
+        while self._due and self._due[0][0] <= now:
+            _, key = heapq.heappop(self._due)
+            poll = self._polls.get(key)
+            if poll is None:
+                continue
+            over = poll.end <= now
+            late = poll.deadline is not None and poll.deadline <= now
+            if not poll.closed and (over or late):
+                poll.closed = True
+                out.append(_undecided(poll, "timeout"))
+            if over:
+                del self._polls[key]
+                self._opened[poll.opener] -= 1
+        return out
+
+    def finish(self) -> list[Outcome]:
+        """Return the polls that are open at the end of input; they stay open."""
+        return [_undecided(poll, "ended") for poll in self._polls.values() if not poll.closed]
+
+    def to_bytes(self) -> bytes:
+        """Return all polls and the accepted rosters, for `restore`."""
+        saved = _Saved(
+            [roster.to_bytes() for roster in self.trust.rosters],
+            [
+                _PollEntry(
+                    poll.tally.to_entry(),
+                    poll.opener,
+                    poll.end,
+                    poll.deadline,
+                    poll.closed,
+                    poll.decided,
+                    sorted(poll.accused),
+                )
+                for poll in self._polls.values()
+            ],
+            dict(self._rejected),
+        )
+        return seal(_KIND, _VERSION, msgspec.msgpack.encode(saved))
+
+    def restore(self, data: bytes) -> None:
+        """Go on where `to_bytes` was called. The data are one's own, and trusted.
+
+        Where its rosters are of later epochs than those that this was made with, they are in force.
+
+        Raises:
+            ValueError: ``data`` is malformed.
+        """
+        _, payload = unseal(_KIND, data, versions={_VERSION})
+        saved = msgspec.msgpack.decode(payload, type=_Saved)
+        rosters = [Roster.from_bytes(roster) for roster in saved.rosters]
+        if rosters[-1].epoch > self.trust.in_force.epoch:
+            self.trust = TrustStore(*rosters, keep=self.trust.keep)
+        by_epoch = {roster.epoch: roster for roster in (*rosters, *self.trust.rosters)}
+        self._rejected = Counter(saved.rejected)
+        for entry in saved.polls:
+            tally = Tally.from_entry(entry.tally, by_epoch[entry.tally.epoch])
+            poll = _Poll(
+                tally,
+                entry.opener,
+                entry.end,
+                entry.deadline,
+                entry.closed,
+                entry.decided,
+                set(entry.accused),
+            )
+            self._hold(poll)
+            self._remind(poll, poll.end, poll.deadline)
+
+    def _ballot(self, ballot: Ballot, now: int) -> list[Outcome]:
+        roster = self.trust.accepted(ballot.epoch)
+        if roster is None:
+            return self._reject(ballot, "epoch", self._not_accepted(ballot.epoch))
+        if ballot.voter not in roster:
+            detail = f"{ballot.voter!r} is no member of epoch {ballot.epoch}"
+            return self._reject(ballot, "member", detail)
+        if ballot.expires <= now:
+            return self._reject(ballot, "expired", f"at {ballot.expires}, and it is {now}")
+        if ballot.expires > now + self._longest:
+            detail = f"expires at {ballot.expires}, more than {self._longest} after {now}"
+            return self._reject(ballot, "expiry", detail)
+        key = (ballot.epoch, ballot.subject)
+        poll = self._polls.get(key)
+        if poll is None and self._opened[ballot.voter] >= self._crowd:
+            detail = f"{ballot.voter} has opened {self._crowd} polls"
+            return self._reject(ballot, "crowd", detail)
+        known = None if poll is None else poll.tally.ballot(ballot.voter)
+        try:
+            tally = Tally(roster, ballot.subject, f=self._f) if poll is None else poll.tally
+            changed = tally.add(ballot)
+        except ValueError as error:
+            return self._reject(ballot, "signature", str(error))
+        if poll is None:
+            poll = _Poll(tally, ballot.voter, ballot.expires)
+            self._hold(poll)
+            self._remind(poll, poll.end)
+        elif changed and ballot.expires > poll.end:
+            poll.end = ballot.expires
+            self._remind(poll, poll.end)
+        if ballot.voter in poll.accused:
+            return self._reject(ballot, "equivocated", f"{ballot.voter} has equivocated")
+        out = self._accuse(poll, ballot.voter)
+        if out:
+            return out + self._progress(poll, now)
+        if not changed or (known is not None and known.choice == ballot.choice and poll.closed):
+            return self._reject(ballot, "duplicate", "the same choice of the same voter is here")
+        if poll.closed:
+            return self._reject(ballot, "late", "its poll is closed")
+        return self._progress(poll, now)
+
+    def _certificate(self, certificate: QuorumCertificate, now: int) -> list[Outcome]:
+        roster = self.trust.accepted(certificate.epoch)
+        if roster is None:
+            return self._reject(certificate, "epoch", self._not_accepted(certificate.epoch))
+        if certificate.expires <= now:
+            # Else certificates of all times could be sent again, and be held.
+            detail = f"at {certificate.expires}, and it is {now}"
+            return self._reject(certificate, "expired", detail)
+        key = (certificate.epoch, certificate.subject)
+        poll = self._polls.get(key)
+        try:
+            tally = Tally(roster, certificate.subject, f=self._f) if poll is None else poll.tally
+            changed = tally.add_certificate(certificate)
+        except ValueError as error:
+            return self._reject(certificate, "signature", str(error))
+        end = min(certificate.expires, now + self._longest)
+        if poll is None:
+            poll = _Poll(tally, "", end)
+            self._hold(poll)
+            self._remind(poll, end)
+        elif end > poll.end:
+            poll.end = end
+            self._remind(poll, end)
+        if not changed and poll.decided is not None:
+            return self._reject(certificate, "duplicate", "the decision is here")
+        voters = [vote.voter for vote in certificate.votes]
+        return self._accuse(poll, *voters) + self._decide(poll, certificate)
+
+    def _succession(self, item: Succession) -> list[Outcome]:
+        try:
+            quorum_size(len(item.roster), self._f)
+            self.trust.install(item.roster, item.approvals)
+        except (IdentityError, ValueError) as error:
+            return self._reject(item, "roster", str(error))
+        return []
+
+    def _progress(self, poll: _Poll, now: int) -> list[Outcome]:
+        """Decide an open poll, give it up, or start its clock."""
+        if poll.closed:
+            return []
+        certificate = poll.tally.conclude(now)
+        if certificate is not None:
+            return self._decide(poll, certificate)
+        if poll.tally.hopeless():
+            poll.closed = True
+            standing = poll.tally.standing()
+            n, q = len(poll.tally.roster), poll.tally.quorum
+            return [_undecided(poll, "abstained" if standing.abstained > n - q else "split")]
+        if poll.deadline is None and poll.tally.voters > self._f:
+            poll.deadline = now + self._patience
+            self._remind(poll, poll.deadline)
+        return []
+
+    def _decide(self, poll: _Poll, certificate: QuorumCertificate) -> list[Outcome]:
+        poll.closed = True
+        if poll.decided is None:
+            poll.decided = certificate
+            return [certificate]
+        if poll.decided.choice == certificate.choice:
+            return []
+        return [Fork(poll.decided, certificate)]
+
+    def _accuse(self, poll: _Poll, *voters: str) -> list[Outcome]:
+        """Return the evidence that is new."""
+        out: list[Outcome] = []
+        for voter in voters:
+            evidence = None if voter in poll.accused else poll.tally.equivocation(voter)
+            if evidence is not None:
+                poll.accused.add(voter)
+                out.append(evidence)
+        return out
+
+    def _hold(self, poll: _Poll) -> None:
+        self._polls[poll.tally.roster.epoch, poll.tally.subject] = poll
+        self._opened[poll.opener] += 1
+
+    def _remind(self, poll: _Poll, *times: int | None) -> None:
+        key = (poll.tally.roster.epoch, poll.tally.subject)
+        for time in times:
+            if time is not None:
+                heapq.heappush(self._due, (time, key))
+
+    def _reject(self, item: Item, reason: Reason, detail: str) -> list[Outcome]:
+        self._rejected[reason] += 1
+        return [Rejected(item, reason, detail, self._rejected[reason])]
+
+    def _not_accepted(self, epoch: int) -> str:
+        return f"epoch {epoch}; accepted are {', '.join(map(str, self.trust.epochs))}"
+
+
+def _undecided(poll: _Poll, reason: Literal["timeout", "abstained", "split", "ended"]) -> Undecided:
+    tally = poll.tally
+    return Undecided(tally.roster.epoch, tally.subject, reason, tally.standing())
