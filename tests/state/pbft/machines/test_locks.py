@@ -79,9 +79,11 @@ class LocksAgainstModel(RuleBasedStateMachine):
     def time_that_runs_backwards_does_not_count(self, back: int) -> None:
         held = {name for name in "abc" if self.held(name)}
         self.ask("x", Inspect("a"))
+        before = self.locks.snapshot()
         for name in "abc":
             answer = ask(self.locks, "x", self.now - back, Inspect(name))
             assert isinstance(answer, Held) == (name in held)
+        assert self.locks.snapshot() == before
 
     @rule(client=CLIENTS, name=NAMES, ttl=TTLS)
     def acquire(self, client: str, name: str, ttl: int) -> None:
