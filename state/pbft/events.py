@@ -206,9 +206,9 @@ class Settings(msgspec.Struct, frozen=True):
     """Until a backup gives up on a view in which a request is not executed; doubles."""
     longest_timeout: float = 60.0
     resend: float = 0.03
-    """Until a replica that waits says what it lacks; doubles while nothing comes."""
+    """Until a replica that waits says what it lacks; up to eight times as long later."""
     longest_resend: float = 1.0
-    """Also between two signs of life of a replica that waits for nothing."""
+    """Between two signs of life of a replica that waits for nothing, and two tries of a client."""
     tentative: bool = True
     """Execute and answer what is prepared, before it is committed."""
     fast: bool = False

@@ -146,8 +146,12 @@ class Ordering:
         for slot in self._slots:
             if slot.view == self.view and slot.digest is not None and not slot.accepted:
                 missing.add(slot.digest)
-            if slot.committed is not None and slot.seq > self._ledger.final:
-                missing.add(slot.committed[1])
+            if slot.seq > self._ledger.final:
+                # That f + 1 have prepared a batch is no proof yet, but one of them is correct.
+                votes = list(slot.commits.values())
+                missing.update(
+                    d for view, d in votes if votes.count((view, d)) > self._port.group.f
+                )
         return {key for key in missing if self._slots.batch(key) is None}
 
     def _consider(self, slot: Slot) -> None:

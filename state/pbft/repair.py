@@ -30,6 +30,8 @@ _ANSWERED = 64
 """Slots of one answer."""
 _ANSWER_BYTES = 1 << 20
 """Bytes of batches in one answer, or one batch."""
+_SLOWEST = 8
+"""How many times slower a replica that waits asks at last than at first."""
 _NEVER = float("inf")
 
 
@@ -153,7 +155,7 @@ class Repair:
         answer: list[AnyMessage] = []
         size = 0
         same = self._ordering.active and (status.view, status.active) == (self._ordering.view, True)
-        for slot in self._slots:
+        for slot in (*self._slots.past(), *self._slots):
             if slot.seq <= status.final or len(answer) > 3 * _ANSWERED:
                 continue
             place = slot.seq - status.final - 1

@@ -82,10 +82,15 @@ class Slots:
         self.low = 0
         """The low watermark: the last stable checkpoint."""
         self._slots: dict[int, Slot] = {}
+        self._past: dict[int, Slot] = {}
         self._batches: dict[bytes, tuple[bytes, Batch]] = {NULL_DIGEST: (NULL, decode_batch(NULL))}
 
     def __iter__(self) -> Iterator[Slot]:
         return iter([self._slots[seq] for seq in sorted(self._slots)])
+
+    def past(self) -> Iterator[Slot]:
+        """Return the slots up to the last stable checkpoint that are kept for who needs them."""
+        return iter([self._past[seq] for seq in sorted(self._past)])
 
     def inside(self, seq: int) -> bool:
         """Return whether `seq` lies between the watermarks."""
@@ -105,12 +110,17 @@ class Slots:
         return found
 
     def advance(self, low: int) -> None:
-        """Forget all up to a checkpoint, and the batches that no slot names any more."""
+        """Move the watermarks to a checkpoint, and forget the batches that no slot names any more.
+
+        Slots are kept for half a window more, for those who are a little behind.
+        """
         self.low = low
         for seq in [seq for seq in self._slots if seq <= low]:
-            del self._slots[seq]
+            self._past[seq] = self._slots.pop(seq)
+        for seq in [seq for seq in self._past if seq <= low - self.window // 2]:
+            del self._past[seq]
         named = {NULL_DIGEST}
-        for slot in self._slots.values():
+        for slot in (*self._slots.values(), *self._past.values()):
             named.update(slot.preprepared)
             named.update(d for d in (slot.digest, slot.committed and slot.committed[1]) if d)
         self._batches = {key: batch for key, batch in self._batches.items() if key in named}
