@@ -18,6 +18,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Collection
+from datetime import timedelta
 from typing import Any
 
 from aioquic.asyncio.server import QuicServer
@@ -59,6 +60,8 @@ class QuicMesh(Mesh):
         peers: The names that may connect; None takes any of the cluster's authority.
         limits: Sizes and times; `window` bounds what may wait for one peer, in bytes, and `frame`
             is the largest message.
+        linger: A connection that carries no message for so long is closed, until there is one
+            again; None keeps it. Where peers of a large group speak to few of them at a time.
 
     Raises:
         ValueError: the identity is another's, or `listen` is not ``host:port``.
@@ -73,6 +76,7 @@ class QuicMesh(Mesh):
         identity: Identity,
         peers: Collection[str] | None = None,
         limits: Limits | None = None,
+        linger: timedelta | None = None,
     ) -> None:
         super().__init__(name, listen, advertise)
         if identity.name != name:
@@ -80,6 +84,7 @@ class QuicMesh(Mesh):
         self.identity = identity
         self.allowed = peers
         self.limits = limits or Limits()
+        self.linger = float("inf") if linger is None else linger.total_seconds()
         self._peers: dict[str, _Peer] = {}
         self._links: set[_Link] = set()
         self._server: QuicServer | None = None
@@ -303,6 +308,7 @@ class _Link(Connection):
         super().__init__(*args, **rest)
         self.settled = asyncio.Event()
         """The peer is verified, or the connection has ended."""
+        self._used = self._loop.time()
         self._received = bytearray()
         self._early: list[bytes] = []
 
@@ -326,6 +332,7 @@ class _Link(Connection):
         else:
             self._quic.send_datagram_frame(message)
         self.mesh.counts.sent += 1
+        self._used = self._loop.time()
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
@@ -341,10 +348,13 @@ class _Link(Connection):
 
     def abandon(self) -> None:
         """Close a connection that never was one."""
-        if self._transport is None:
-            self.mesh.forget(self)
-        else:
+        if self._transport is not None and self._quic._network_paths:
             self.end(Code.DONE, "no answer")
+            return
+        # Not a packet went out: there is no one to tell.
+        self.mesh.forget(self)
+        if self._transport is not None:
+            self._transport.close()
 
     def datagram_received(self, data: bytes | str, addr: Any) -> None:
         """Note that the peer lives."""
@@ -398,6 +408,7 @@ class _Link(Connection):
     def _hand_over(self, message: bytes) -> None:
         assert self.peer is not None
         self.mesh.counts.received += 1
+        self._used = self._loop.time()
         self.mesh.on_message(self.peer.name, message)
 
     def _introduce(self, message: bytes) -> None:
@@ -423,6 +434,12 @@ class _Link(Connection):
         self.settled.set()
         if self.dialled and self._transport is not None:
             self._transport.close()
+
+    def _keep_alive(self) -> None:
+        if self._loop.time() - self._used > self.mesh.linger:
+            self.end(Code.DONE, "nothing to say")
+        else:
+            super()._keep_alive()
 
     def _flush(self) -> None:
         self._flushing = False

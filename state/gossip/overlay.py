@@ -25,13 +25,14 @@ from state.gossip.messages import (
 )
 from state.gossip.port import Port
 
-_LONGEST_PAUSE = 10.0
-"""Seconds between two tries to reach a bootstrap peer that nobody knows."""
+_LONGEST_PAUSE = 5.0
+"""Seconds between two tries to find links, or to reach a bootstrap peer that nobody knows."""
 _WALK = 6
 _PASSIVE_AT = 3
 _SAMPLE_ACTIVE = 3
 _SAMPLE_PASSIVE = 4
-_LONGEST_PAUSE = 5.0
+_ANSWER = 2.0
+"""Seconds for an answer to who asks for a link: a connection has to be made first."""
 
 
 class Overlay:
@@ -120,7 +121,7 @@ class Overlay:
         """Ask `address` to be a neighbour."""
         if address in self.active or address == self._port.address or self.closed:
             return
-        self._asked[address] = self._port.now + max(1.0, 3 * self._port.settings.round)
+        self._asked[address] = self._port.now + max(_ANSWER, 3 * self._port.settings.round)
         self._port.send(address, Neighbour(urgent, answer=False), reliable=True)
 
     def _refused(self, address: str) -> None:
@@ -175,14 +176,14 @@ class Overlay:
         if self.closed:
             self._port.send(sender, Disconnect(), reliable=True)
             return
+        room = len(self.active) < self._port.settings.active
         if message.answer:
             wanted = self._asked.pop(sender, None) is not None or self._next_join < float("inf")
-            if wanted:
+            if wanted or room:  # late, but here it is
                 self._add(sender)
             elif sender not in self.active:
                 self._port.send(sender, Disconnect(), reliable=True)
             return
-        room = len(self.active) < self._port.settings.active
         if message.urgent or room or sender in self.active:
             self._asked.pop(sender, None)
             self._add(sender)

@@ -382,9 +382,12 @@ class Peer:
             self._reconciler.begin(target)
 
     def _someone(self) -> str | None:
-        """Return a random neighbour; a missing one may be replaced by any member."""
+        """Return a random neighbour; where half of them are missing, sometimes any member.
+
+        Not for every missing one: each may cost a connection.
+        """
         active = self._overlay.active
-        at = int(self._port.rng.random() * max(len(active), self.settings.active))
+        at = int(self._port.rng.random() * max(len(active), (self.settings.active + 1) // 2))
         if at < len(active):
             return active[at]
         far = self._members.random(1, active)
