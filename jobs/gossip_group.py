@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
-from bytewax.inputs import DynamicSource, StatelessSourcePartition
+from bytewax.inputs import DynamicSource
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -23,8 +23,9 @@ from rich.table import Table
 from connectors.mesh import Mesh, Meshes, QuicMesh, UdpMesh
 from connectors.quic import Identity
 from connectors.quic.certificates import make_authority, make_node
-from jobs.gossip_outputs import Watch, connect, write_document, write_feed, write_record
+from jobs.gossip_outputs import connect, write_document, write_feed, write_record
 from jobs.gossip_settings import GossipSettings
+from jobs.watch import Steps, Watch
 from operators.gossip import Begin, Edit, Finish, Look, Refused, State
 from state.gossip import Stopped
 
@@ -99,7 +100,7 @@ class LocalGroup:
 
     def source(self) -> DynamicSource[Command]:
         """Return the source of commands."""
-        return _Commands(self)
+        return Steps(self.commands)
 
     def commands(self) -> Iterator[list[Command]]:
         """Yield what is to be done now, again and again until all have left.
@@ -203,24 +204,6 @@ def digest(state: bytes) -> str:
     'e3b0c44298fc'
     """
     return hashlib.sha256(state).hexdigest()[:12]
-
-
-class _Commands(DynamicSource[Command]):
-    def __init__(self, group: LocalGroup) -> None:
-        self._group = group
-
-    def build(
-        self, step_id: str, worker_index: int, worker_count: int
-    ) -> StatelessSourcePartition[Command]:
-        return _Partition(self._group.commands() if worker_index == 0 else iter(()))
-
-
-class _Partition(StatelessSourcePartition[Command]):
-    def __init__(self, commands: Iterator[list[Command]]) -> None:
-        self._commands = commands
-
-    def next_batch(self) -> list[Command]:
-        return next(self._commands)
 
 
 def _edits(chance: random.Random, names: list[str], count: int) -> Iterator[tuple[str, Edit]]:

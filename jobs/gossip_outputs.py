@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import msgspec
 from bytewax.connectors.files import FileSink
 from bytewax.dataflow import Dataflow
 from bytewax.operators import KeyedStream
-from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from connectors.files.atomic import replacing
 from connectors.mesh import Meshes, Outgoing, Received
@@ -89,25 +87,3 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 def _line(content: dict[str, Any]) -> str:
     return msgspec.json.encode(content, enc_hook=repr).decode()
-
-
-class Watch(DynamicSink[Any]):
-    """Call a function with every item, in this process."""
-
-    def __init__(self, tell: Callable[[Any], None]) -> None:
-        self._tell = tell
-
-    def build(
-        self, step_id: str, worker_index: int, worker_count: int
-    ) -> StatelessSinkPartition[Any]:
-        """Build a partition."""
-        return _WatchPartition(self._tell)
-
-
-class _WatchPartition(StatelessSinkPartition[Any]):
-    def __init__(self, tell: Callable[[Any], None]) -> None:
-        self._tell = tell
-
-    def write_batch(self, items: list[Any]) -> None:
-        for item in items:
-            self._tell(item)

@@ -18,8 +18,9 @@ from connectors.lines import Line, LinesSource
 from connectors.mesh import Mesh, Meshes, QuicMesh, UdpMesh
 from connectors.quic import Identity
 from flows.gossip import MemberEvent
-from jobs.gossip_outputs import Watch, connect, write_document, write_feed, write_record
+from jobs.gossip_outputs import connect, write_document, write_feed, write_record
 from jobs.gossip_settings import GossipSettings
+from jobs.watch import Watch
 from operators.gossip import Begin, Edit, Finish, Look, Refused, State
 from state.gossip import MemberDown, MemberLeft, MemberSuspected, MemberUp, Stopped
 
