@@ -7,7 +7,7 @@ state, which is what goes up the tree. Both sides answer
     distinct users      Hll(lg_k=12)          hll_sketch(12), value by value
     busiest endpoints   HeavyHitters(256)     frequent_items_sketch of 512 slots, value by value
     latency             Kll(200)              kll_doubles_sketch(200), an array at a time
-    a sample of 256     Reservoir             var_opt_sketch(256), value by value
+    256 of the users    Reservoir             var_opt_sketch(256), value by value
 
 and ours counts, sums and squares latencies exactly besides (`Moments`).
 """
@@ -71,7 +71,7 @@ def ours(host: int) -> Product:
             "exact": Moments("ms"),
             "frequent": HeavyHitters("endpoint", capacity=256),
             "quantiles": Kll("ms", k=200),
-            "sample": Reservoir(["user", "endpoint", "ms"], size=256, stream=host),
+            "sample": Reservoir(["user"], size=256, stream=host),
         }
     )
 

@@ -37,13 +37,14 @@ MAX_EXPANSION = 1 << 28
 _WIDEST = 32  # bytes of the widest flat value, a decimal256
 _FREE_ROWS = 1 << 20  # rows that a column may have without any byte to show for them
 
-_WRITTEN_OUT = frozenset(
+WRITTEN_OUT = frozenset(
     kind.id
     for kind in (
         *(pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64()),
         *(pa.string(), pa.large_string(), pa.binary(), pa.timestamp("us"), pa.date32()),
     )
-)  # the most usual types that stand for no more than their bytes
+)
+"""Ids of the most usual types that are sent and stand for no more than their bytes."""
 
 _EXTENSION = b"ARROW:extension:name"
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3  # MessageHeader of Message.fbs
@@ -316,7 +317,7 @@ def _checked(batch: pa.RecordBatch, expansion: int) -> pa.RecordBatch:
 def _expanded(column: pa.Array) -> int:
     """Return how many bytes the dictionaries and views in ``column`` stand for."""
     kind = column.type
-    if kind.id in _WRITTEN_OUT:
+    if kind.id in WRITTEN_OUT:
         return 0
     if types.is_dictionary(kind):
         if not _is_text(kind.value_type):

@@ -1,12 +1,14 @@
 """Exact sums of numbers and of their squares, as whole numbers.
 
-Every finite float64 is a whole multiple of 2**-1074, and every square of one of 2**-2148. A
-column is added into an array of 32-bit digits held in 64-bit words (a *superaccumulator*), which
-leaves room for 1024 additions before carries must move; in the end the words make one Python
-integer. No addition rounds, so the sum does not depend on the order or on how the rows were split.
+Every finite float64 is a whole multiple of 2**-1074, and every square of one of 2**-2148. Floats
+of one exponent are added as whole numbers, 512 at most; those sums, and integers, go into an array
+of 32-bit digits held in 64-bit words (a *superaccumulator*), which leaves room for 1024 additions
+before carries must move; in the end the words make one Python integer. No addition rounds, so the
+sum does not depend on the order or on how the rows were split.
 
 Source: R. M. Neal, "Fast exact summation using small and large superaccumulators" (2015),
-arXiv:1505.05571; here with 32-bit digits, for products as well.
+arXiv:1505.05571 (his large one has a word for each exponent as well); here with 32-bit digits, for
+products as well.
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ _SUM_DIGITS = 70  # (1088 + 1024) / 32, three digits per addend, two of head roo
 _SQUARE_DIGITS = 138
 _SUM_ONE = np.uint64(SUM_SCALE // 32)
 _SQUARE_ONE = np.uint64(SQUARE_SCALE // 32)
-_MOST = 512  # rows between two carries: a word takes 2**10 addends below 2**53
+_MOST = 512  # rows at once: a word takes 2**10 addends below 2**53, or 2**9 below 2**54
 
 _ONE = np.uint64(1)
+_WIDE = np.uint64(5)
 _MASK = np.uint64(0xFFFFFFFF)
 _FRACTION = np.uint64((1 << 52) - 1)
 _HIDDEN = np.uint64(1 << 52)
@@ -82,54 +85,69 @@ def _carry(digits: I64) -> None:
 
 @compiled
 def _add_floats(bits: U64, sums: I64, squares: I64, others: I64) -> None:
+    # Significands of one exponent add up as they are, and so do the parts of their squares. A
+    # bucket: the sum, three parts of squares, how many rows since they went to the digits.
+    buckets = np.zeros(2048 * _WIDE, np.uint64)
     for i in range(len(bits)):
-        if i % _MOST == 0:
-            _carry(sums)
-            _carry(squares)
         b = bits[i]
         exponent = (b >> np.uint64(52)) & _EXPONENT
         m = b & _FRACTION
-        sign = np.int64(1) - np.int64((b >> np.uint64(63)) << _ONE)
+        negative = np.uint64(0) - (b >> np.uint64(63))
         if exponent == _EXPONENT:
             if m != np.uint64(0):
                 others[0] += 1
-            elif sign > 0:
+            elif negative == np.uint64(0):
                 others[1] += 1
             else:
                 others[2] += 1
             continue
         if exponent == np.uint64(0):
-            if m == np.uint64(0):
-                continue
             exponent = _ONE
         else:
             m |= _HIDDEN
-        # |value| = m * 2**(exponent - 1075)
-        place = exponent + np.uint64(SUM_SCALE - 1075)
-        at = place >> np.uint64(5)
-        shift = place & np.uint64(31)
-        low = (m & _MASK) << shift
-        high = ((m >> np.uint64(32)) << shift) + (low >> np.uint64(32))
-        sums[at] += sign * np.int64(low & _MASK)
-        sums[at + _ONE] += sign * np.int64(high)
-        # m**2 = upper * 2**54 + lower, both below 2**54
-        a = m >> np.uint64(27)
-        c = m & _LOW27
-        cc = c * c
-        middle = ((a * c) << _ONE) + (cc >> np.uint64(27))
-        lower = ((middle & _LOW27) << np.uint64(27)) | (cc & _LOW27)
-        upper = a * a + (middle >> np.uint64(27))
-        place = (exponent << _ONE) + np.uint64(SQUARE_SCALE - 2150)
-        for part in (lower, upper):
-            at = place >> np.uint64(5)
-            shift = place & np.uint64(31)
-            low = (part & _MASK) << shift
-            high = ((part >> np.uint64(32)) << shift) + (low >> np.uint64(32))
-            squares[at] += np.int64(low & _MASK)
-            squares[at + _ONE] += np.int64(high)
-            place += np.uint64(54)
+        # |value| = m * 2**(exponent - 1075), m**2 = high**2 * 2**54 + high * low * 2**28 + low**2
+        high, low = m >> np.uint64(27), m & _LOW27
+        at = exponent * _WIDE
+        buckets[at] += (m ^ negative) - negative
+        buckets[at + _ONE] += low * low
+        buckets[at + np.uint64(2)] += high * low
+        buckets[at + np.uint64(3)] += high * high
+        rows = buckets[at + np.uint64(4)] + _ONE
+        buckets[at + np.uint64(4)] = rows
+        if rows == np.uint64(_MOST):
+            _empty(buckets, exponent, sums, squares)
+    for e in range(2047):
+        exponent = np.uint64(e)
+        if buckets[exponent * _WIDE + np.uint64(4)]:
+            _empty(buckets, exponent, sums, squares)
     _carry(sums)
     _carry(squares)
+
+
+@compiled
+def _empty(buckets: U64, exponent: np.uint64, sums: I64, squares: I64) -> None:
+    at = exponent * _WIDE
+    _place(np.int64(buckets[at]), exponent + np.uint64(SUM_SCALE - 1075), sums)
+    place = (exponent << _ONE) + np.uint64(SQUARE_SCALE - 2150)
+    _place(np.int64(buckets[at + _ONE]), place, squares)
+    _place(np.int64(buckets[at + np.uint64(2)]), place + np.uint64(28), squares)
+    _place(np.int64(buckets[at + np.uint64(3)]), place + np.uint64(54), squares)
+    for i in range(5):
+        buckets[at + np.uint64(i)] = np.uint64(0)
+
+
+@compiled
+def _place(number: np.int64, place: np.uint64, digits: I64) -> None:
+    """Add a number below 2**63, times 2**place."""
+    sign = np.int64(1) if number >= 0 else np.int64(-1)
+    magnitude = np.uint64(number * sign)
+    at = place >> np.uint64(5)
+    shift = place & np.uint64(31)
+    low = (magnitude & _MASK) << shift
+    high = ((magnitude >> np.uint64(32)) << shift) + (low >> np.uint64(32))
+    digits[at] += sign * np.int64(low & _MASK)
+    digits[at + _ONE] += sign * np.int64(high & _MASK)
+    digits[at + np.uint64(2)] += sign * np.int64(high >> np.uint64(32))
 
 
 @compiled

@@ -238,6 +238,19 @@ def _counted(column: pa.Array, weights: I64 | None) -> tuple[pa.Array, I64]:
 
 
 def _grouped(values: pa.Array, weights: I64 | None) -> tuple[pa.Array, I64]:
+    # Distinct values and their weights, without null.
+    if types.is_integer(values.type) and len(values):
+        numbers = values.to_numpy()
+        low, high = numbers.min(), numbers.max()
+        if int(high) - int(low) < 4 * len(numbers):  # counting is faster than hashing
+            codes = numbers - low
+            if weights is None:
+                sums = np.bincount(codes.astype(np.int64, copy=False))
+            else:
+                sums = np.zeros(int(high) - int(low) + 1, np.int64)
+                tally(codes.astype(np.uint32), weights, sums)
+            found = np.flatnonzero(sums)
+            return pa.array(found.astype(numbers.dtype) + low), sums[found]
     encoded = values.dictionary_encode()
     sums = np.zeros(len(encoded.dictionary), np.int64)
     tally(encoded.indices.to_numpy(zero_copy_only=False).view(np.uint32), weights, sums)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from state.arrow_ipc import has_dictionary, read_stream, refusal
+from state.arrow_ipc import WRITTEN_OUT, has_dictionary, read_stream, refusal
 
 _VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
@@ -27,19 +27,25 @@ def plain_rows(batch: pa.RecordBatch, columns: Sequence[str] | None) -> pa.Recor
         batch = batch.select(columns)
     fields, plain = [], []
     for part, column in zip(batch.schema, batch.columns, strict=True):
-        reason = refusal(part.type)
-        if reason:
-            raise ValueError(f"column {part.name!r}: {reason}")
-        if pa.types.is_dictionary(part.type):
-            column = column.dictionary_decode()
-        elif part.type in _VIEWS:
-            # Views of a few values keep the text of all values of their batch.
-            column = column.cast(_VIEWS[part.type])
-        elif has_dictionary(part.type):
-            raise ValueError(f"column {part.name!r}: dictionaries within {part.type}")
+        if part.type.id not in WRITTEN_OUT:
+            column = _plain(part, column)
         plain.append(column)
         fields.append(pa.field(part.name, column.type))
     return pa.RecordBatch.from_arrays(plain, schema=pa.schema(fields))
+
+
+def _plain(part: pa.Field, column: pa.Array) -> pa.Array:
+    reason = refusal(part.type)
+    if reason:
+        raise ValueError(f"column {part.name!r}: {reason}")
+    if pa.types.is_dictionary(part.type):
+        return column.dictionary_decode()
+    if part.type in _VIEWS:
+        # Views of a few values keep the text of all values of their batch.
+        return column.cast(_VIEWS[part.type])
+    if has_dictionary(part.type):
+        raise ValueError(f"column {part.name!r}: dictionaries within {part.type}")
+    return column
 
 
 def check_same_columns(rows: pa.RecordBatch, others: pa.RecordBatch) -> None:

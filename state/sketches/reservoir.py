@@ -32,6 +32,7 @@ from state.sketches.sample_mean import SampleMean, hajek_mean
 from state.sketches.stream_spans import Span, joined
 
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 Priorities = npt.NDArray[np.number[Any]]
 
@@ -138,17 +139,15 @@ class Reservoir:
                 sent (see :func:`state.arrow_ipc.refusal`); the columns are not those of the rows
                 before; or this reservoir's own stream was merged in from another.
         """
+        from state.sketches.philox import words
+
         rows = self._project(batch)
         weights = None if self.weight is None else self._weights(batch.column(self.weight))
         self._claim()
-        # Philox gives four words for each step of its counter.
-        step, skip = divmod(self._drawn, 4)
-        key = np.array([self.seed, self.stream], dtype=np.uint64)
-        stream = np.random.Philox(key=key, counter=step)
-        stream.random_raw(skip)
+        drawn = self._drawn
 
         def draw(start: int, stop: int) -> Priorities:
-            bits = stream.random_raw(stop - start)
+            bits = words(self.seed, self.stream, drawn + start, stop - start)
             return bits if weights is None else _exponential(bits) / weights[start:stop]
 
         with np.errstate(divide="ignore", over="ignore"):
@@ -202,15 +201,13 @@ class Reservoir:
 
     def _fold(self, rows: pa.RecordBatch, draw: Callable[[int, int], Priorities]) -> None:
         """Keep the rows whose priorities, drawn a block at a time, are small enough."""
-        if self._rows is None:
-            self._rows = rows.take(_NOTHING)  # a slice would hold on to the batch
         self._seen += len(rows)
         self._drawn += len(rows)
         places = np.empty(0, dtype=np.int64)
         keys = self._priorities[:0]
         for start in range(0, len(rows), _BLOCK):
             block = draw(start, min(start + _BLOCK, len(rows)))
-            chosen = np.flatnonzero(block < self._threshold)
+            chosen = self._candidates(block)
             if not len(chosen):
                 continue
             places = np.concatenate([places, chosen + start])
@@ -219,19 +216,29 @@ class Reservoir:
                 order = np.argpartition(keys, self.size)
                 self._threshold = keys[order[self.size]].item()
                 places, keys = places[order[: self.size]], keys[order[: self.size]]
-        if len(places):
+        if len(places) or self._rows is None:
             self._join(rows.take(pa.array(places)), keys)
+
+    def _candidates(self, block: Priorities) -> I64:
+        """Return where priorities are that may be small enough."""
+        if self.weight is None and self._threshold == self._last and len(block) > 4 * self.size:
+            # Uniform ones need not all be looked at: enough lie below this, nearly always.
+            likely = (self.size + 8 * math.isqrt(self.size) + 16) * ((1 << 64) // len(block))
+            chosen = np.flatnonzero(block < likely)
+            if len(chosen) > self.size:
+                return chosen
+        return np.flatnonzero(block < self._threshold)
 
     def _join(self, rows: pa.RecordBatch, priorities: Priorities) -> None:
         """Keep the smallest priorities of those kept and these, in their order."""
-        assert self._rows is not None
         everything = np.concatenate([self._priorities, priorities])
         order = np.argsort(everything, kind="stable")
         if len(order) > self.size:
             self._threshold = min(self._threshold, everything[order[self.size]].item())
         order = order[: self.size]
-        joined = pa.Table.from_batches([self._rows, rows]).combine_chunks()
-        self._rows = joined.to_batches()[0].take(pa.array(order))
+        if len(self._priorities):
+            rows = pa.concat_batches([self._rows, rows])
+        self._rows = rows.take(pa.array(order))
         self._priorities = everything[order]
 
     @property

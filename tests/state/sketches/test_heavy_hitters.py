@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -82,6 +83,23 @@ def test_every_form_of_a_column_and_its_weights_is_one() -> None:
             sketch.add(form, weighted)
             states.add(sketch.to_bytes())
         assert len(states) == 1
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+@pytest.mark.parametrize("first", [0, -(2**63), 2**63 - 1 - 49_000, 2**64 - 1 - 49_000])
+def test_integers_are_counted_however_far_apart(first: int, step: int) -> None:
+    kind = pa.uint64() if first + 49_000 >= 2**63 else pa.int64()
+    places = np.random.default_rng(8).integers(0, 50, 1000).tolist()
+    column = pa.array([first + step * place for place in places], kind)
+    weights = np.arange(1000) % 3
+    for given in (np.ones(1000, np.int64), weights):
+        exact: Counter[int] = Counter()
+        for value, weight in zip(column.to_pylist(), given.tolist(), strict=True):
+            exact[value] += weight
+        sketch = HeavyHitters(capacity=60)
+        sketch.add(column, weights if given is weights else None)
+        found = sketch.top(60).to_pylist()
+        assert {row["value"]: row["estimate"] for row in found} == +exact
 
 
 def test_equal_counts_are_in_the_order_of_values() -> None:

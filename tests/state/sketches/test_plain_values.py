@@ -36,6 +36,9 @@ def test_floats_of_equal_value_are_one() -> None:
         pa.array(["a", "a"], pa.large_string()),
         pa.array([2, 1]),
         pa.array([float("nan"), 1.0]),
+        pa.array([1.0, float("nan"), float("nan")]),
+        pa.array([True, False]),
+        pa.array([2, 1], pa.timestamp("us")),
     ],
 )
 def test_values_out_of_order_are_refused(values: pa.Array) -> None:

@@ -138,6 +138,13 @@ def test_the_rows_are_those_with_the_smallest_priorities() -> None:
     assert given.sample().equals(reservoir.sample())
 
 
+def test_priorities_that_are_not_uniform_are_taken_as_they_are() -> None:
+    bits = np.random.default_rng(4).integers(2**63, 2**64 - 1, 10_000, dtype=np.uint64)
+    given = Reservoir(stream=0, size=30)
+    given.add_prioritised(rows(0, 10_000), bits)
+    assert names(given) == np.argsort(bits)[:30].tolist()
+
+
 def test_a_stream_is_merged_once_only() -> None:
     a, b, c = (Reservoir(stream=n) for n in (1, 2, 3))
     for n, part in enumerate((a, b, c)):
