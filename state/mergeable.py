@@ -138,3 +138,18 @@ def unseal(kind: str, data: bytes, *, versions: Container[int]) -> tuple[int, by
     if version not in versions:
         raise ValueError(f"{kind}: format version {version} is not known here")
     return version, bytes(data[start : start + length])
+
+
+def sealed_kind(data: bytes) -> str:
+    """Return the kind that an envelope claims to be of; `unseal` checks the rest.
+
+    >>> sealed_kind(seal("demo", 1, b"abc"))
+    'demo'
+
+    Raises:
+        ValueError: ``data`` does not begin like an envelope.
+    """
+    if len(data) < _HEAD.size or not data.startswith(_MAGIC):
+        raise ValueError("not the bytes of a state (wrong first four bytes)")
+    length = data[len(_MAGIC)]
+    return data[_HEAD.size : _HEAD.size + length].decode("ascii", "replace")

@@ -12,7 +12,16 @@ decision over both puts the subjects that are open to the vote again under names
 
 from state.quorum.ballot import ABSTAIN, Ballot, BallotError, Equivocation, cast
 from state.quorum.certificate import QuorumCertificate, Vote
-from state.quorum.polls import Fork, Item, Polls, Rejected, Succession, Undecided
+from state.quorum.polls import (
+    Fork,
+    Item,
+    Outcome,
+    Polls,
+    Rejected,
+    Succession,
+    Undecided,
+    item_from_bytes,
+)
 from state.quorum.tally import Standing, Tally
 
 __all__ = [
@@ -22,6 +31,7 @@ __all__ = [
     "Equivocation",
     "Fork",
     "Item",
+    "Outcome",
     "Polls",
     "QuorumCertificate",
     "Rejected",
@@ -31,4 +41,5 @@ __all__ = [
     "Undecided",
     "Vote",
     "cast",
+    "item_from_bytes",
 ]

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from state.identity import IdentityError, Roster, TrustStore
-from state.mergeable import seal, unseal
+from state.mergeable import seal, sealed_kind, unseal
 from state.quorum.ballot import Ballot, Equivocation
 from state.quorum.certificate import QuorumCertificate
 from state.quorum.tally import Standing, Tally, TallyEntry
@@ -29,7 +29,27 @@ class Succession(NamedTuple):
 
 Item = Ballot | QuorumCertificate | Tally | Succession
 
+_KINDS: dict[str, type[Ballot] | type[QuorumCertificate] | type[Tally]] = {
+    "ballot": Ballot,
+    "quorum-certificate": QuorumCertificate,
+    "tally": Tally,
+}
+
+
+def item_from_bytes(data: bytes) -> Item:
+    """Return the ballot, certificate or tally that ``data`` holds.
+
+    Raises:
+        ValueError: ``data`` is malformed or none of these.
+    """
+    kind = sealed_kind(data)
+    if kind not in _KINDS:
+        raise ValueError(f"a {kind} is no ballot, certificate or tally")
+    return _KINDS[kind].from_bytes(data)
+
+
 Reason = Literal[
+    "malformed",
     "epoch",
     "member",
     "signature",
@@ -41,9 +61,10 @@ Reason = Literal[
     "crowd",
     "roster",
 ]
-"""Why an item was not taken: its epoch is not accepted, its voter is no member, it is not validly
-signed, it has expired, it expires too far ahead, it is here already, its poll is closed, its voter
-has equivocated, its voter has opened too many polls, or it is a roster that does not follow."""
+"""Why an item was not taken: its bytes are no item, its epoch is not accepted, its voter is no
+member, it is not validly signed, it has expired, it expires too far ahead, it is here already, its
+poll is closed, its voter has equivocated, its voter has opened too many polls, or it is a roster
+that does not follow."""
 
 
 class Undecided(NamedTuple):
@@ -68,7 +89,7 @@ class Fork(NamedTuple):
 class Rejected(NamedTuple):
     """An item that was not counted."""
 
-    item: Item
+    item: Item | bytes
     reason: Reason
     detail: str
     total: int
@@ -90,6 +111,8 @@ class _Poll:
     closed: bool = False
     decided: QuorumCertificate | None = None
     accused: set[str] = field(default_factory=set)
+    saved: msgspec.Raw | None = None
+    """Its snapshot; None when that is to be made."""
 
 
 class _PollEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -104,7 +127,8 @@ class _PollEntry(msgspec.Struct, frozen=True, array_like=True):
 
 class _Saved(msgspec.Struct, frozen=True, array_like=True):
     rosters: list[bytes]
-    polls: list[_PollEntry]
+    polls: list[msgspec.Raw]
+    """Each a `_PollEntry`, encoded when it changed."""
     rejected: dict[Reason, int]
 
 
@@ -155,8 +179,8 @@ class Polls:
         """When :meth:`wake` should be called next, if ever."""
         return self._due[0][0] if self._due else None
 
-    def receive(self, item: Item, now: int) -> list[Outcome]:
-        """Take an item in.
+    def receive(self, item: Item | bytes, now: int) -> list[Outcome]:
+        """Take an item in, or its bytes.
 
         A tally of another worker is taken ballot by ballot, and rejected ballot by ballot.
 
@@ -165,6 +189,11 @@ class Polls:
         """
         # What was due before this item came is over, even if nobody called.
         out = self.wake(now)
+        if isinstance(item, bytes):
+            try:
+                item = item_from_bytes(item)
+            except ValueError as error:
+                return out + self._reject(item, "malformed", str(error))
         if isinstance(item, Ballot):
             out += self._ballot(item, now)
         elif isinstance(item, QuorumCertificate):
@@ -191,7 +220,7 @@ class Polls:
             over = poll.end <= now
             late = poll.deadline is not None and poll.deadline <= now
             if not poll.closed and (over or late):
-                poll.closed = True
+                poll.closed, poll.saved = True, None
                 out.append(_undecided(poll, "timeout"))
             if over:
                 del self._polls[key]
@@ -204,10 +233,9 @@ class Polls:
 
     def to_bytes(self) -> bytes:
         """Return all polls and the accepted rosters, for `restore`."""
-        saved = _Saved(
-            [roster.to_bytes() for roster in self.trust.rosters],
-            [
-                _PollEntry(
+        for poll in self._polls.values():
+            if poll.saved is None:
+                entry = _PollEntry(
                     poll.tally.to_entry(),
                     poll.opener,
                     poll.end,
@@ -216,8 +244,10 @@ class Polls:
                     poll.decided,
                     sorted(poll.accused),
                 )
-                for poll in self._polls.values()
-            ],
+                poll.saved = msgspec.Raw(msgspec.msgpack.encode(entry))
+        saved = _Saved(
+            [roster.to_bytes() for roster in self.trust.rosters],
+            [poll.saved for poll in self._polls.values() if poll.saved is not None],
             dict(self._rejected),
         )
         return seal(_KIND, _VERSION, msgspec.msgpack.encode(saved))
@@ -237,8 +267,9 @@ class Polls:
             self.trust = TrustStore(*rosters, keep=self.trust.keep)
         by_epoch = {roster.epoch: roster for roster in (*rosters, *self.trust.rosters)}
         self._rejected = Counter(saved.rejected)
-        for entry in saved.polls:
-            tally = Tally.from_entry(entry.tally, by_epoch[entry.tally.epoch])
+        for raw in saved.polls:
+            entry = msgspec.msgpack.decode(raw, type=_PollEntry)
+            tally = Tally.from_entry(entry.tally, by_epoch[entry.tally.epoch], trusted=True)
             poll = _Poll(
                 tally,
                 entry.opener,
@@ -278,7 +309,8 @@ class Polls:
             poll = _Poll(tally, ballot.voter, ballot.expires)
             self._hold(poll)
             self._remind(poll, poll.end)
-        elif changed and ballot.expires > poll.end:
+        poll.saved = None
+        if changed and ballot.expires > poll.end:
             poll.end = ballot.expires
             self._remind(poll, poll.end)
         if ballot.voter in poll.accused:
@@ -312,7 +344,8 @@ class Polls:
             poll = _Poll(tally, "", end)
             self._hold(poll)
             self._remind(poll, end)
-        elif end > poll.end:
+        poll.saved = None
+        if end > poll.end:
             poll.end = end
             self._remind(poll, end)
         if not changed and poll.decided is not None:
@@ -374,7 +407,7 @@ class Polls:
             if time is not None:
                 heapq.heappush(self._due, (time, key))
 
-    def _reject(self, item: Item, reason: Reason, detail: str) -> list[Outcome]:
+    def _reject(self, item: Item | bytes, reason: Reason, detail: str) -> list[Outcome]:
         self._rejected[reason] += 1
         return [Rejected(item, reason, detail, self._rejected[reason])]
 

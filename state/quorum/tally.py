@@ -239,8 +239,14 @@ class Tally:
         )
 
     @classmethod
-    def from_entry(cls, entry: TallyEntry, roster: Roster) -> Self:
-        """Return the tally of an entry, every signature verified.
+    def from_entry(cls, entry: TallyEntry, roster: Roster, *, trusted: bool = False) -> Self:
+        """Return the tally of an entry.
+
+        Args:
+            entry: what `to_entry` gave.
+            roster: the roster of that tally.
+            trusted: whether the entry was never out of one's hands, so that signatures need not be
+                verified again.
 
         Raises:
             ValueError: it is of another roster, or anything in it is not valid.
@@ -248,11 +254,13 @@ class Tally:
         tally = cls(roster, entry.subject, f=entry.f)
         if len(entry.ballots) > 2 * len(roster):
             raise ValueError(f"{len(entry.ballots)} ballots of {len(roster)} voters")
+        add = tally._join_ballot if trusted else tally.add
+        decide = tally._join_certificate if trusted else tally.add_certificate
         epoch, subject = entry.epoch, entry.subject
         for choice, v in entry.ballots:
-            tally.add(Ballot(epoch, subject, choice, v.voter, v.expires, v.signature))
+            add(Ballot(epoch, subject, choice, v.voter, v.expires, v.signature))
         for choice, votes in entry.certificates:
-            tally.add_certificate(QuorumCertificate(epoch, subject, choice, votes))
+            decide(QuorumCertificate(epoch, subject, choice, votes))
         return tally
 
     def to_bytes(self) -> bytes:
