@@ -24,27 +24,19 @@ def proves(accusation: Accusation, group: Group, keys: Authenticator) -> bool:
     )
 
 
-def _conflict(accused: str, first: object, second: object, group: Group) -> bool:
-    match first, second:
-        case PrePrepare(), PrePrepare():
-            return (
-                group.primary(first.view) == accused
-                and (first.view, first.seq) == (second.view, second.seq)
-                and first.digest != second.digest
-            )
-        case (Prepare(), Prepare()) | (Commit(), Commit()):
-            return (first.view, first.seq) == (second.view, second.seq) and (
-                first.digest != second.digest
-            )
-        case ViewChange(), ViewChange():
-            return first.replica == second.replica == accused and _differ(first, second)
-        case NewView(), NewView():
-            return group.primary(first.view) == accused and _differ(first, second)
-    return False
+_Signed = PrePrepare | Prepare | Commit | ViewChange | NewView
 
 
-def _differ(first: ViewChange | NewView, second: ViewChange | NewView) -> bool:
-    return first.view == second.view and (
-        msgspec.structs.replace(first, signature=b"")
-        != msgspec.structs.replace(second, signature=b"")
-    )
+def _conflict(accused: str, first: _Signed, second: _Signed, group: Group) -> bool:
+    """Return whether no correct replica says both."""
+    if type(first) is not type(second) or first.view != second.view:
+        return False
+    if isinstance(first, PrePrepare | NewView) and group.primary(first.view) != accused:
+        return False
+    if isinstance(first, ViewChange | NewView) or isinstance(second, ViewChange | NewView):
+        return _unsigned(first) != _unsigned(second)
+    return first.seq == second.seq and first.digest != second.digest
+
+
+def _unsigned(message: _Signed) -> _Signed:
+    return msgspec.structs.replace(message, signature=b"")

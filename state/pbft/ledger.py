@@ -150,11 +150,17 @@ class Ledger:
             assert batch is not None
             self._execution.execute(seq, slot.committed[1], batch)
 
-    def answered(self, client: str, number: int) -> bool:
-        """Answer a request that was executed; return whether there is nothing else to do for it."""
+    def answer(self, client: str, number: int) -> bool:
+        """Answer a request, in full, if it was executed; return whether it was."""
         result = self._execution.sessions.result(client, number)
         if result is not None:
             self._answer(client, number, self._phase(result.seq), everything=True)
+        return self._execution.sessions.over(client, number)
+
+    def over(self, client: str, number: int) -> bool:
+        """Return whether it is final that a request was executed, or never will be."""
+        result = self._execution.sessions.result(client, number)
+        if result is not None:
             return result.seq <= self.final
         return self._execution.sessions.over(client, number)
 

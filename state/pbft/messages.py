@@ -208,6 +208,17 @@ class Accusation(Message, frozen=True, tag=14):
     second: PrePrepare | Prepare | Commit | ViewChange | NewView
 
 
+class Decided(Message, frozen=True, tag=15):
+    """The batch is committed here; for one who lacks it and may have left its view.
+
+    That f + 1 say so is enough: one of them is correct, and has seen a quorum of commits.
+    """
+
+    view: Count
+    seq: Ordinal
+    digest: Digest
+
+
 AnyMessage = (
     Request
     | PrePrepare
@@ -223,6 +234,7 @@ AnyMessage = (
     | FetchState
     | StatePart
     | Accusation
+    | Decided
 )
 
 

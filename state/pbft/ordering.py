@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TypeVar
 
 import msgspec
@@ -14,6 +15,7 @@ from state.pbft.messages import (
     Batch,
     Claim,
     Commit,
+    Decided,
     MessageError,
     Prepare,
     PrePrepare,
@@ -148,10 +150,12 @@ class Ordering:
                 missing.add(slot.digest)
             if slot.seq > self._ledger.final:
                 # That f + 1 have prepared a batch is no proof yet, but one of them is correct.
-                votes = list(slot.commits.values())
-                missing.update(
-                    d for view, d in votes if votes.count((view, d)) > self._port.group.f
-                )
+                if slot.committed is not None:
+                    missing.add(slot.committed[1])
+                votes = Counter(slot.commits.values())
+                missing.update(d for (_, d), n in votes.items() if n > self._port.group.f)
+                if slot.committed is not None:
+                    missing.add(slot.committed[1])
         return {key for key in missing if self._slots.batch(key) is None}
 
     def _consider(self, slot: Slot) -> None:
@@ -182,8 +186,9 @@ class Ordering:
 
     def _fault(self, batch: Batch) -> str | None:
         """Return what is wrong with a fresh batch."""
-        skew = batch.time_ms / 1000 - self._port.wall
-        if abs(skew) > self._port.settings.max_skew:
+        skew, most = batch.time_ms / 1000 - self._port.wall, self._port.settings.max_skew
+        # A time that was agreed on before may be ahead of all clocks, if they were set back.
+        if skew < -most or (skew > most and batch.time_ms > self._ledger.time_ms):
             return f"its time is {skew:+.3f} s from the time here"
         for request in batch.requests:
             fault = self._requests.fault(request)
@@ -246,6 +251,16 @@ class Ordering:
         slot.commits[sender] = (message.view, message.digest)
         self._progress(slot)
 
+    def on_decided(self, sender: str, message: Decided) -> None:
+        """Take a batch as committed when f + 1 others have it so."""
+        if not self._slots.inside(message.seq):
+            return
+        slot = self._slots.get(message.seq) or self._slots.slot(message.seq, self.view)
+        slot.decided[sender] = (message.view, message.digest)
+        views = [view for view, digest in slot.decided.values() if digest == message.digest]
+        if slot.committed is None and len(views) > self._port.group.f:
+            slot.committed = (min(views), message.digest)
+
     def _counts(
         self, sender: str, message: Prepare | Commit, slot: Slot, before: bytes | None
     ) -> bool:
@@ -256,9 +271,10 @@ class Ordering:
             if not valid(self._port.keys, sender, message):
                 self._port.emit(Rejected(sender, f"a vote on {message.seq} is not signed"))
                 return False
-            kind = (type(message), sender, message.view)
-            other = slot.signed.setdefault(kind, message)
-            if other.digest != message.digest:
+            other = slot.signed.get((type(message), sender))
+            if other is None or other.view < message.view:
+                slot.signed[type(message), sender] = message
+            elif other.view == message.view and other.digest != message.digest:
                 self.accusations.append(Accusation(sender, other, message))
         return before is None
 

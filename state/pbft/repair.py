@@ -14,6 +14,7 @@ from state.pbft.messages import (
     AnyMessage,
     BatchBody,
     Checkpoint,
+    Decided,
     FetchBatches,
     FetchState,
     PrePrepare,
@@ -67,6 +68,8 @@ class Repair:
     def watch(self, outstanding: bool, progress: bool) -> None:
         """Set when to ask: soon when something waits, seldom when nothing does."""
         port = self._port
+        if self.transfer is not None and self._overtaken(self.transfer.target):
+            self.transfer = None
         waits = outstanding or self.transfer is not None or not self._ordering.active
         if progress or waits == self._idle or self.at == _NEVER:
             self._attempt = 0
@@ -164,6 +167,10 @@ class Repair:
                 for message in self._proposal(slot, same):
                     answer.append(message)
                     size += len(message.batch)
+            if slot.committed is not None and slot.seq <= self._ledger.final:
+                if not mark & _COMMITTED:
+                    answer.append(Decided(slot.committed[0], slot.seq, slot.committed[1]))
+                continue
             for vote in self._ordering.votes_for(slot):
                 lacks = _COMMITTED if not hasattr(vote, "proof") else _PREPARED
                 if not mark & lacks and (same or lacks == _COMMITTED):
@@ -228,6 +235,10 @@ class Repair:
             port.now >= self._behind[1] + patience
         ):
             self.want(target)
+
+    def _overtaken(self, target: Checkpoint) -> bool:
+        """Return whether this replica has got to a checkpoint by itself."""
+        return target.seq <= self._ledger.final and not self._differs(target)
 
     def _differs(self, agreed: Checkpoint) -> bool:
         own = self._checkpoints.own(agreed.seq)

@@ -30,6 +30,7 @@ from state.pbft.messages import (
     BatchBody,
     Checkpoint,
     Commit,
+    Decided,
     FetchBatches,
     FetchState,
     MessageError,
@@ -118,8 +119,10 @@ class Replica:
         self._views = views = Views(port, slots, ledger, ordering, checkpoints)
         self._repair = Repair(port, slots, ledger, ordering, checkpoints, views)
         self._evidence: dict[tuple[str, str, int, int], Accusation] = {}
-        self._final = 0
         replay(log, port, slots, self._execution, checkpoints, ledger, ordering, views)
+        self._final = ledger.final
+        self._entered = ordering.view
+        """The last view that has begun here."""
 
     @property
     def view(self) -> int:
@@ -174,16 +177,16 @@ class Replica:
 
     def _finish(self) -> list[Effect]:
         """Do what has become possible; set the timers; return the effects."""
-        view = self._ordering.view, self._ordering.active
-        self._ledger.advance(self._ordering.active)
-        self._ordering.propose()
         while self._ordering.accusations:
             self._accuse(self._ordering.accusations.pop())
-        if self._ordering.active and view != (self._ordering.view, True):
-            self._ledger.advance(True)
+        if self.active and self.view != self._entered:
+            self._entered = self.view
+            self._begin_view()
+        self._ledger.advance(self.active)
+        self._ordering.propose()
         progress, self._final = self._ledger.final > self._final, self._ledger.final
         outstanding = len(self._requests) > 0 or self._unfinished()
-        self._views.watch(self._requests.since(), outstanding, progress)
+        self._views.watch(outstanding, progress)
         self._repair.watch(outstanding, progress)
         return self._port.take(self._log)
 
@@ -222,11 +225,15 @@ class Replica:
                 self._ordering.on_prepare(sender, message)
             case Commit():
                 self._ordering.on_commit(sender, message)
+            case Decided():
+                self._ordering.on_decided(sender, message)
             case Checkpoint():
                 self._checkpoints.vote(sender, message.seq, message.digest)
                 self._ledger.settle()
-            case ViewChange() | NewView():
-                self._on_view(sender, message)
+            case ViewChange():
+                self._views.on_view_change(sender, message)
+            case NewView():
+                self._views.on_new_view(sender, message)
             case Status():
                 self._repair.on_status(sender, message)
             case FetchBatches():
@@ -250,29 +257,22 @@ class Replica:
         if fault is not None:
             self._port.emit(Rejected(sender, fault))
             return
-        if self._ledger.answered(request.client, request.number):
+        executed = self._ledger.answer(request.client, request.number)
+        if self._ledger.over(request.client, request.number):
             return
-        if self._requests.held(request):
+        if executed or self._requests.held(request):
             # Its client has asked again: nothing of it should wait for other messages now.
             self._port.hurry()
-        elif not self._requests.hold(request, self._port.now):
-            self._port.emit(Rejected(sender, f"too many requests of {request.client!r} wait"))
-            return
-        elif self._ordering.leads:
-            self._ordering.enqueue(request)
+        if not self._requests.held(request):
+            if not self._requests.hold(request, self._port.now):
+                self._port.emit(Rejected(sender, f"too many requests of {request.client!r} wait"))
+                return
+            if self._ordering.leads and not executed:
+                self._ordering.enqueue(request)
         if self.active and not self._ordering.leads and sender == request.client:
             self._port.send(self.group.primary(self.view), request)
 
-    def _on_view(self, sender: str, message: ViewChange | NewView) -> None:
-        before = self._ordering.view, self._ordering.active
-        if isinstance(message, ViewChange):
-            self._views.on_view_change(sender, message)
-        else:
-            self._views.on_new_view(sender, message)
-        if self._ordering.active and before != (self._ordering.view, True):
-            self._entered()
-
-    def _entered(self) -> None:
+    def _begin_view(self) -> None:
         """See that the new primary has all requests that wait, and get what it begins with."""
         self._requests.reset(self._port.now)
         proposed = {

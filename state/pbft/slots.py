@@ -26,6 +26,7 @@ class Slot:
         "accepted",
         "commits",
         "committed",
+        "decided",
         "digest",
         "prepared",
         "prepares",
@@ -44,6 +45,8 @@ class Slot:
         """P: the batch that was prepared last."""
         self.preprepared: dict[bytes, int] = {}
         """Q: for each batch that was accepted, the last view in which it was."""
+        self.decided: dict[str, tuple[int, bytes]] = {}
+        """What others say is committed there."""
         self.committed: tuple[int, bytes] | None = None
         """The view and the digest that a quorum committed: final."""
         self.commits: dict[str, tuple[int, bytes]] = {}
@@ -65,8 +68,8 @@ class Slot:
         self.prepares: dict[str, bytes] = {}
         self.proofs: dict[bytes, bytes] = {}
         """Signatures of the primary that came with votes, before its proposal did."""
-        self.signed: dict[tuple[type, str, int], Prepare | Commit] = {}
-        """Votes with signatures, to find two of one replica."""
+        self.signed: dict[tuple[type, str], Prepare | Commit] = {}
+        """The last vote of each kind and replica, if votes are signed, to find a second."""
 
     def is_prepared(self) -> bool:
         """Return whether the proposal of this view is prepared here."""

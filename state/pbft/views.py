@@ -66,16 +66,16 @@ class Views:
         # The exponent is bounded, for a float is.
         return min(settings.timeout * 2.0 ** min(self._failures, 30), settings.longest_timeout)
 
-    def watch(self, since: float, outstanding: bool, progress: bool) -> None:
+    def watch(self, outstanding: bool, progress: bool) -> None:
         """Set the deadline: there is one while something waits to be executed.
 
         Args:
-            since: When the oldest request came that is not executed.
             outstanding: Whether a request or a proposal waits.
             progress: Whether anything has become final since the last call.
         """
         if not self.active:
-            wanted = sum(each.view == self.view for each in self.changes.values())
+            # Who has gone further counts, or those who are left would wait for each other for ever.
+            wanted = sum(each.view >= self.view for each in self.changes.values())
             if wanted >= self._port.group.quorum and self.deadline == _NEVER:
                 self.deadline = self._port.now + self._timeout()
             return
@@ -84,10 +84,7 @@ class Views:
         if not outstanding:
             self.deadline = _NEVER
         elif progress or self.deadline == _NEVER:
-            timeout = self._timeout()
-            self.deadline = min(
-                self._port.now + timeout, max(since, self._port.now) + _PATIENCE * timeout
-            )
+            self.deadline = self._port.now + self._timeout()
 
     def tick(self, since: float) -> None:
         """Give up on the view when its time is over."""

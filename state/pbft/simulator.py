@@ -1,0 +1,504 @@
+"""A group of replicas, its clients and a network that are not there: seeded and repeatable.
+
+For tests of :class:`~state.pbft.Replica` and :class:`~state.pbft.Client`, and to see how a group
+bears what may happen to it: loss, delay, duplication, reordering, changed bytes, partitions both
+ways or one way, pauses, clocks that are wrong or jump, crashes between any two effects, and
+replicas that lie (:mod:`state.pbft.byzantine`). Everything follows from the seed. All the while
+:class:`~state.pbft.invariants.Invariants` judges what correct replicas and clients do.
+
+    >>> world = Simulator(seed=1, loss=0.2)
+    >>> world.start()
+    >>> world.clients["c0"].submit([b"hello"])
+    >>> world.run_until(lambda: world.idle(), limit=60.0)
+    True
+    >>> sorted(world.judge.answers)
+    [('c0', 1)]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from state.pbft.authentication import MAC_BYTES, Authenticator
+from state.pbft.byzantine import Actor
+from state.pbft.client import Client
+from state.pbft.events import (
+    Answer,
+    ClientEffect,
+    Effect,
+    Event,
+    Persist,
+    Received,
+    Rejected,
+    Rewrite,
+    Send,
+    Settings,
+    Start,
+    Submit,
+    Tick,
+)
+from state.pbft.group import Group
+from state.pbft.invariants import Invariants
+from state.pbft.machine import Operation, StateMachine
+from state.pbft.messages import Request, decode
+from state.pbft.replica import Replica
+from state.pbft.simulated_keys import SimulatedKeys
+
+EPOCH = 1_700_000_000.0
+"""The true time when a simulation begins, seconds since 1970."""
+
+
+class HashChain:
+    """A machine whose every result depends on the whole history before, in its order.
+
+    It keeps the number of operations of each client, and a chain of hashes.
+    """
+
+    def __init__(self) -> None:
+        self._chain = bytes(16)
+        self._counts: dict[str, int] = {}
+
+    def apply(self, batch: Sequence[Operation]) -> list[bytes]:
+        """Chain operations; each result is the chain's hash, 16 bytes."""
+        results = []
+        for operation in batch:
+            what = f"{operation.client} {operation.time_ms} {operation.seq} ".encode()
+            self._chain = hashlib.blake2b(
+                self._chain + what + operation.data, digest_size=16
+            ).digest()
+            self._counts[operation.client] = self._counts.get(operation.client, 0) + 1
+            results.append(self._chain)
+        return results
+
+    def snapshot(self) -> bytes:
+        """Return the chain and the counts."""
+        return msgspec.msgpack.encode((self._chain, sorted(self._counts.items())))
+
+    def restore(self, snapshot: bytes) -> None:
+        """Take over another's."""
+        try:
+            chain, counts = msgspec.msgpack.decode(
+                snapshot, type=tuple[bytes, list[tuple[str, int]]]
+            )
+        except msgspec.DecodeError as error:
+            raise ValueError(f"no hash chain: {error}") from None
+        self._chain, self._counts = chain, dict(counts)
+
+
+class Node:
+    """A process of a :class:`Simulator`: a clock, a mailbox, and what runs in it.
+
+    Attributes:
+        id: Its own name; two twins have one `name` and an `id` each.
+        up: Whether it runs; what is sent to it meanwhile is lost.
+        effects: How many of each type it had, by name.
+        wall: How far its wall clock is from the true time.
+    """
+
+    def __init__(self, world: Simulator, id: str, name: str) -> None:  # noqa: A002
+        self.world = world
+        self.id = id
+        self.name = name
+        self.up = False
+        self.paused = False
+        self.wall = 0.0
+        self.rate = 1.0
+        self.offset = 0.0
+        self.effects: Counter[str] = Counter()
+        self.inbox: list[tuple[str, bytes]] = []
+        self._alarm = math.inf
+
+    @property
+    def now(self) -> float:
+        """What its clock shows that does not run backwards."""
+        return self.offset + self.rate * self.world.now
+
+    def receive(self, bundles: list[tuple[str, bytes]]) -> None:
+        """Take in what has arrived."""
+        if not self.up:
+            return
+        if self.paused:
+            self.inbox += bundles
+            return
+        now, wall = self.now, EPOCH + self.world.now + self.wall
+        self.take(Received(now, wall, bundles))
+
+    def pause(self) -> None:
+        """Stop the process for a while; it does not know."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Go on; all that has arrived meanwhile is there at once."""
+        self.paused = False
+        bundles, self.inbox = self.inbox, []
+        self._alarm = math.inf
+        if self.up:
+            self.receive(bundles)
+
+    def take(self, event: Any) -> None:
+        """Have what runs here take an event."""
+        raise NotImplementedError
+
+    def _wake_at(self) -> float:
+        raise NotImplementedError
+
+    def _set_alarm(self) -> None:
+        wake = (self._wake_at() - self.offset) / self.rate
+        if wake < self._alarm:
+            self._alarm = wake
+            self.world.schedule(wake, lambda: self._ring(wake))
+
+    def _ring(self, at: float) -> None:
+        if at != self._alarm or not self.up or self.paused:
+            return
+        self._alarm = math.inf
+        due = self._wake_at()
+        if (due - self.offset) / self.rate > self.world.now:
+            self._set_alarm()  # it has moved its timer since
+            return
+        # Converting back and forth does not give the same float: it would be early for ever.
+        self.take(Tick(max(self.now, due), EPOCH + self.world.now + self.wall))
+
+
+class ReplicaNode(Node):
+    """A replica, its machine and its disk.
+
+    Attributes:
+        disk: The vote log: what is left of it after a crash.
+        replica: What runs, in this life; None before the first.
+        correct: Whether the invariants hold for it.
+    """
+
+    def __init__(
+        self,
+        world: Simulator,
+        id: str,  # noqa: A002
+        name: str,
+        wrap: Callable[[Replica, Authenticator, random.Random], Actor] | None,
+    ) -> None:
+        super().__init__(world, id, name)
+        self.wrap = wrap
+        self.correct = wrap is None
+        self.disk: list[bytes] = []
+        self.replica: Actor | None = None
+        self.machine: StateMachine = world.machine()
+        self.lives = 0
+        self._fuse: int | None = None
+
+    def start(self) -> None:
+        """Start from what is on the disk, with a clock that has nothing to do with the last."""
+        world = self.world
+        self.lives += 1
+        self.up, self.paused, self.inbox, self._alarm = True, False, [], math.inf
+        self._fuse = None
+        self.machine = world.machine()
+        keys = world.keys[self.name]
+        replica = Replica(
+            world.group, keys, self.machine, settings=world.settings, clients=world.client_names,
+            log=list(self.disk),
+        )  # fmt: skip
+        self.replica = replica
+        if self.wrap is not None:
+            self.replica = self.wrap(replica, keys, random.Random(world.random.random()))
+        if self.correct:
+            world.judge.started(self.id)
+        self.take(Start(self.now, EPOCH + world.now + self.wall))
+
+    def crash(self) -> None:
+        """Lose everything but the disk."""
+        self.up = False
+        self._fuse = None
+
+    def crash_soon(self, effects: int | None) -> None:
+        """Crash when so many more effects were carried out, maybe amid those of one step.
+
+        None: not after all.
+        """
+        self._fuse = effects
+
+    def take(self, event: Event) -> None:
+        """Have the replica take an event, and carry out its effects in order."""
+        assert self.replica is not None
+        world = self.world
+        for effect in self.replica.step(event):
+            if self._fuse is not None:
+                self._fuse -= 1
+                if self._fuse < 0:
+                    if isinstance(effect, Persist):  # torn: some of the records are whole
+                        self.disk += effect.records[: world.random.randint(0, len(effect.records))]
+                        world.happened["torn"] += 1
+                    self.crash()
+                    return
+            self.effects[type(effect).__name__] += 1
+            if isinstance(effect, Send):
+                world.send(self, effect)
+            elif isinstance(effect, Persist):
+                self.disk += effect.records
+            elif isinstance(effect, Rewrite):
+                self.disk = list(effect.records)
+            elif self.correct:
+                world.observe(self, effect)
+        self._set_alarm()
+
+    def _wake_at(self) -> float:
+        assert self.replica is not None
+        return self.replica.wake_at
+
+
+class ClientNode(Node):
+    """A client, which runs from the start and does not crash."""
+
+    def __init__(self, world: Simulator, name: str, *, first: int = 1) -> None:
+        super().__init__(world, name, name)
+        self.up = True
+        self.client = Client(
+            world.group, world.keys[name], first=first, now=self.now, settings=world.settings
+        )
+
+    def submit(self, operations: list[bytes]) -> None:
+        """Have operations carried out, one after the other."""
+        self.take(Submit(self.now, operations))
+
+    def take(self, event: Received | Tick | Submit) -> None:
+        """Have the client take an event, and see to the effects."""
+        world = self.world
+        effects: list[ClientEffect] = self.client.step(event)
+        for effect in effects:
+            self.effects[type(effect).__name__] += 1
+            if isinstance(effect, Send):
+                for message in decode(effect.data[MAC_BYTES:]):
+                    if isinstance(message, Request):
+                        world.judge.requested(message)
+                world.send(self, effect)
+            elif isinstance(effect, Answer):
+                world.judge.answered(self.name, effect)
+        self._set_alarm()
+
+    def _wake_at(self) -> float:
+        return self.client.wake_at
+
+
+class Simulator:
+    """Replicas and clients, and a network between them that is as bad as it is told to be.
+
+    Args:
+        seed: Of all chance in the run.
+        n: Replicas, called r0, r1, ...
+        f: How many may be faulty; as many as `n` allows if not given.
+        clients: How many, called c0, c1, ...
+        faulty: Replicas that misbehave, and what makes each of them do so, called with the replica
+            in it, its keys and a source of chance.
+        twins: Replicas that run twice under one name; they are faulty, too.
+        leaders: See :class:`~state.pbft.Group`.
+        keys: Makes everybody's keys; :class:`SimulatedKeys` if not given.
+        machine: Makes a machine; a :class:`HashChain` if not given.
+        settings: Of all.
+        loss: The share of messages that are lost.
+        latency: The least and the greatest delay of a message, in seconds.
+        duplicated: The share of messages that arrive twice.
+        straggling: The share that takes up to 50 times as long.
+        tampered: The share of which a changed copy, or one in another's name, arrives as well.
+        watch: Whether to read all that correct replicas send: votes must not contradict each other.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        n: int = 4,
+        f: int | None = None,
+        clients: int = 1,
+        faulty: Mapping[str, Callable[[Replica, Authenticator, random.Random], Actor]]
+        | None = None,
+        twins: Collection[str] = (),
+        leaders: Sequence[str] | None = None,
+        keys: Callable[[list[str], int], Mapping[str, Authenticator]] = SimulatedKeys.of,
+        machine: Callable[[], StateMachine] = HashChain,
+        settings: Settings | None = None,
+        loss: float = 0.0,
+        latency: tuple[float, float] = (0.001, 0.008),
+        duplicated: float = 0.0,
+        straggling: float = 0.0,
+        tampered: float = 0.0,
+        watch: bool = False,
+    ) -> None:
+        self.random = random.Random(seed)
+        self.seed = seed
+        self.loss = loss
+        self.latency = latency
+        self.duplicated = duplicated
+        self.straggling = straggling
+        self.tampered = tampered
+        self.watch = watch
+        self.settings = settings if settings is not None else Settings()
+        self.machine = machine
+        faulty = faulty if faulty is not None else {}
+        names = [f"r{i}" for i in range(n)]
+        self.client_names = [f"c{i}" for i in range(clients)]
+        self.group = Group("simulated", names, f, leaders=leaders)
+        self.keys = keys([*names, *self.client_names], seed)
+        self.judge = Invariants(self.group, machine, self.keys[names[0]], faulty={*faulty, *twins})
+        self.now = 0.0
+        self.happened: Counter[str] = Counter()
+        self.grain = 0.001
+        self.filter: Callable[[Node, Node], bool] | None = None
+        """If given: whether a message from a node to another gets through."""
+        self._queue: list[tuple[float, int, Callable[[], object]]] = []
+        self._order = itertools.count()
+        self._mail: dict[tuple[int, str], list[tuple[str, bytes]]] = {}
+        self._cut: set[tuple[str, str]] = set()
+        self.replicas: dict[str, ReplicaNode] = {}
+        for name in names:
+            ids = [name, name + "'"] if name in twins else [name]
+            for each in ids:
+                self.replicas[each] = ReplicaNode(self, each, name, faulty.get(name))
+                self.replicas[each].correct &= name not in twins
+        self.clients = {name: ClientNode(self, name) for name in self.client_names}
+        self._nodes: dict[str, list[Node]] = {}
+        for node in (*self.replicas.values(), *self.clients.values()):
+            self._nodes.setdefault(node.name, []).append(node)
+
+    # -- replicas ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start all replicas that do not run."""
+        for node in self.replicas.values():
+            if not node.up:
+                node.start()
+
+    def correct(self) -> list[ReplicaNode]:
+        """Return the correct replicas, whether they run or not."""
+        return [node for node in self.replicas.values() if node.correct]
+
+    def observe(self, node: ReplicaNode, effect: Effect) -> None:
+        """Judge what a correct replica did."""
+        if isinstance(effect, Rejected):
+            self.happened["rejected"] += 1
+            return
+        self.happened[type(effect).__name__] += 1
+        self.judge.observe(node.id, effect)
+
+    # -- the network ------------------------------------------------------------------------------
+
+    def split(self, *sides: Iterable[str]) -> None:
+        """Cut the network: nodes reach those of their own side only.
+
+        Those that are on no side reach all.
+        """
+        self.heal()
+        for side, other in itertools.permutations([list(side) for side in sides], 2):
+            self.cut(side, other)
+
+    def cut(self, sources: Iterable[str], targets: Iterable[str]) -> None:
+        """Cut one way: nothing gets from `sources` to `targets`."""
+        self._cut |= set(itertools.product(sources, targets))
+
+    def heal(self) -> None:
+        """Undo all cuts."""
+        self._cut.clear()
+
+    def send(self, source: Node, effect: Send) -> None:
+        """Put a message on its way."""
+        if self.watch and isinstance(source, ReplicaNode) and source.correct:
+            self.judge.sent(source.id, decode(effect.data[MAC_BYTES:]))
+        self.happened["sent"] += 1
+        chance = self.random.random
+        for node in self._nodes.get(effect.to, ()):
+            if (source.id, node.id) in self._cut or (
+                self.filter is not None and not self.filter(source, node)
+            ):
+                continue
+            if self.tampered and chance() < self.tampered:
+                self._tamper(source, node, effect.data)
+            if self.loss and chance() < self.loss:
+                continue
+            self._post(source.name, node, effect.data)
+            if self.duplicated and chance() < self.duplicated:
+                self._post(source.name, node, effect.data)
+
+    def _post(self, sender: str, node: Node, data: bytes) -> None:
+        least, most = self.latency
+        delay = least + (most - least) * self.random.random()
+        if self.straggling and self.random.random() < self.straggling:
+            delay *= 50 * self.random.random()
+        at = math.ceil((self.now + delay) / self.grain)
+        # What arrives in the same millisecond is taken in together.
+        mail = self._mail.get((at, node.id))
+        if mail is None:
+            self._mail[at, node.id] = [(sender, data)]
+            self.schedule(at * self.grain, lambda: self._arrive(at, node))
+        else:
+            mail.insert(self.random.randint(0, len(mail)), (sender, data))
+
+    def _arrive(self, at: int, node: Node) -> None:
+        node.receive(self._mail.pop((at, node.id)))
+
+    def _tamper(self, source: Node, node: Node, data: bytes) -> None:
+        self.happened["tampered"] += 1
+        sender = source.name
+        which = self.random.randrange(4)
+        if which == 0:
+            sender = self.random.choice(self.group.replicas)
+        elif which == 1:
+            data = data[: self.random.randrange(len(data))]
+        else:
+            at = self.random.randrange(len(data))
+            data = data[:at] + bytes([data[at] ^ (1 << self.random.randrange(8))]) + data[at + 1 :]
+        self._post(sender, node, data)
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def schedule(self, at: float, action: Callable[[], object]) -> None:
+        """Call `action` when the time is `at`."""
+        if at < math.inf:
+            heapq.heappush(self._queue, (at, next(self._order), action))
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        end = self.now + seconds
+        queue = self._queue
+        while queue and queue[0][0] <= end:
+            at, _, action = heapq.heappop(queue)
+            self.now = max(self.now, at)
+            action()
+        self.now = end
+
+    def run_until(self, condition: Callable[[], bool], *, limit: float, step: float = 0.05) -> bool:
+        """Let time pass until `condition` holds, at most `limit` seconds; return whether it does.
+
+        It is looked at every `step` seconds.
+        """
+        end = self.now + limit
+        while not condition():
+            if self.now >= end:
+                return False
+            self.run(step)
+        return True
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def idle(self) -> bool:
+        """Return whether every client has its answers."""
+        return all(not node.client.in_flight for node in self.clients.values())
+
+    def level(self) -> bool:
+        """Return whether all correct replicas run, and have committed the same, and nothing else.
+
+        They need not be in one view: fewer than f + 1 that gave up on it may wait for the others.
+        """
+        standings = [
+            node.replica.standing()
+            for node in self.correct()
+            if node.up and node.replica is not None
+        ]
+        reached = {slot for each in standings for slot in (each.final, each.executed)}
+        return len(standings) == len(self.correct()) and len(reached) == 1

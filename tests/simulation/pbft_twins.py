@@ -1,0 +1,260 @@
+"""Twins: correct replicas that run twice under one name, which together lie in every possible way.
+
+A scenario gives each of the first views a leader and a partition of the network; afterwards all is
+well. Source: Bano et al., "Twins: BFT Systems Made Robust", OPODIS 2021.
+
+`python -m tests.simulation.pbft_twins NUMBER` plays a scenario of those with four replicas.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from state.pbft.events import Settings
+from state.pbft.invariants import Violation
+from state.pbft.simulator import Node, ReplicaNode, Simulator
+
+REPLAY = ".venv/bin/python -m tests.simulation.pbft_twins"
+PERIOD = 0.12
+"""Seconds for which a view lasts before its replicas are told apart and have to leave it."""
+
+
+class Round(NamedTuple):
+    """A view: who leads it, and the nodes of one side of the partition (the rest is the other)."""
+
+    leader: str
+    side: tuple[str, ...]
+
+
+def nodes_of(names: Sequence[str], twins: Sequence[str]) -> list[str]:
+    """Return the nodes of a group: two for each twin."""
+    return [node for name in names for node in ((name, name + "'") if name in twins else (name,))]
+
+
+def partitions(nodes: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return one side of each partition into two, none and all being one of them."""
+    first, *rest = nodes
+    return [
+        (first, *chosen)
+        for size in range(len(rest), -1, -1)
+        for chosen in itertools.combinations(rest, size)
+    ]
+
+
+def rounds(names: Sequence[str], twins: Sequence[str]) -> list[Round]:
+    """Return everything that one view can be."""
+    sides = partitions(nodes_of(names, twins))
+    return [Round(leader, side) for leader in names for side in sides]
+
+
+def symmetries(names: Sequence[str], twins: Sequence[str]) -> list[dict[str, str]]:
+    """Return the renamings of nodes that change nothing: of correct ones, and of twins' halves."""
+    correct = [name for name in names if name not in twins]
+    found = []
+    for order in itertools.permutations(correct):
+        for swaps in itertools.product((False, True), repeat=len(twins)):
+            renamed = dict(zip(correct, order, strict=True))
+            for twin, swap in zip(twins, swaps, strict=True):
+                renamed[twin] = twin + "'" if swap else twin
+                renamed[twin + "'"] = twin if swap else twin + "'"
+            found.append(renamed)
+    return found
+
+
+def distinct(
+    names: Sequence[str], twins: Sequence[str], views: int, leaders: Sequence[str] | None = None
+) -> Iterator[tuple[int, ...]]:
+    """Return all scenarios that are no renaming of another, as places in :func:`rounds`.
+
+    Args:
+        names: The replicas.
+        twins: Those that run twice.
+        views: How many views a scenario has.
+        leaders: Who leads, if not anybody may lead any view.
+    """
+    every = rounds(names, twins)
+    nodes = nodes_of(names, twins)
+    first = nodes[0]
+    place = {each: i for i, each in enumerate(every)}
+    order = {node: i for i, node in enumerate(nodes)}
+
+    def renamed(index: int, names: dict[str, str]) -> int:
+        leader, side = every[index]
+        other = {names[node] for node in side}
+        if first not in other:
+            other = set(nodes) - other
+        return place[Round(names[leader].rstrip("'"), tuple(sorted(other, key=order.__getitem__)))]
+
+    tables = [
+        tuple(renamed(i, each) for i in range(len(every))) for each in symmetries(names, twins)
+    ]
+
+    def extend(prefix: tuple[int, ...], fixing: list[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+        if len(prefix) == views:
+            yield prefix
+            return
+        for index, each in enumerate(every):
+            if leaders is not None and each.leader not in leaders:
+                continue
+            if all(table[index] >= index for table in fixing):
+                still = [table for table in fixing if table[index] == index]
+                yield from extend((*prefix, index), still)
+
+    return extend((), tables)
+
+
+SETTINGS = Settings(
+    checkpoint=2,
+    batch_operations=2,
+    pipeline=4,
+    timeout=0.1,
+    longest_timeout=0.2,
+    resend=0.03,
+    longest_resend=0.1,
+    lazy=0.003,
+    lazy_fast=0.01,
+)
+
+
+class Twins:
+    """A scenario as it is played.
+
+    Args:
+        seed: Of delays.
+        n: Replicas.
+        twins: Which run twice.
+        scenario: The first views.
+        settings: Of all.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        n: int,
+        twins: Sequence[str],
+        scenario: Sequence[Round],
+        settings: Settings = SETTINGS,
+    ) -> None:
+        self.scenario = scenario
+        names = [f"r{i}" for i in range(n)]
+        leaders = [each.leader for each in scenario]
+        leaders += [names[i % n] for i in range(len(leaders), 60)]
+        self.world = Simulator(
+            seed, n=n, clients=2, twins=twins, leaders=leaders, settings=settings,
+            latency=(0.001, 0.003), watch=True,
+        )  # fmt: skip
+        self.world.grain = 0.001
+        self.world.filter = self._passes
+        for i, node in enumerate(self.world.replicas.values()):
+            node.wall = i / 100  # so that twins propose different batches
+        self._sides = [frozenset(each.side) for each in scenario]
+        self._over = 0
+        """Views before this one are over: their replicas hear nothing more of each other."""
+
+    def _passes(self, source: Node, target: Node) -> bool:
+        if not isinstance(source, ReplicaNode) or not isinstance(target, ReplicaNode):
+            return True
+        assert source.replica is not None
+        view = source.replica.view
+        if view < self._over:
+            return False
+        if view >= len(self._sides):
+            return True
+        side = self._sides[view]
+        return (source.id in side) == (target.id in side)
+
+    def play(self) -> None:
+        """Play the scenario, then let all be well and check that everything gets done."""
+        world = self.world
+        world.start()
+        clients = list(world.clients.values())
+        for view in range(len(self.scenario)):
+            world.run_until(lambda view=view: self._view() >= view, limit=5.0, step=0.01)
+            for client in clients:
+                client.submit([b"%d" % view])
+            world.run(PERIOD)
+            self._over = view + 1
+            clients[view % 2].submit([b"and %d" % view])
+        world.run_until(lambda: self._view() >= len(self.scenario), limit=5.0, step=0.05)
+        self._over = 0
+        world.filter = None
+        if not world.run_until(lambda: world.idle() and world.level(), limit=60.0, step=0.1):
+            raise Violation(
+                f"after 60 s in which all was well: {[c.client.in_flight for c in clients]}, "
+                f"{[(n.id, n.replica and n.replica.standing()) for n in world.correct()]}"
+            )
+        world.judge.settled()
+
+    def _view(self) -> int:
+        return max(node.replica.view for node in self.world.correct() if node.replica is not None)
+
+
+def play(n: int, twins: Sequence[str], places: Sequence[int], *, fast: bool = False) -> Twins:
+    """Play a scenario given as places in :func:`rounds`.
+
+    Raises:
+        AssertionError: something went wrong; it says how to play it again.
+    """
+    every = rounds([f"r{i}" for i in range(n)], twins)
+    scenario = [every[place] for place in places]
+    settings = _FAST if fast else SETTINGS
+    run = Twins(sum(places), n, twins, scenario, settings)
+    try:
+        run.play()
+    except Exception as error:
+        numbers = " ".join(map(str, places))
+        raise AssertionError(
+            f"{scenario}: {type(error).__name__}: {error}\nplay it again: {REPLAY} "
+            f"--n {n} --twins {len(twins)}{' --fast' if fast else ''} {numbers}"
+        ) from error
+    return run
+
+
+_FAST = Settings(
+    **{field: getattr(SETTINGS, field) for field in SETTINGS.__struct_fields__} | {"fast": True}
+)
+
+
+def sampled(seed: int, n: int, twins: Sequence[str], views: int) -> tuple[int, ...]:
+    """Return a scenario by chance: half of its views are led by twins."""
+    rng = random.Random(f"twins {seed} {n}")
+    every = rounds([f"r{i}" for i in range(n)], twins)
+    lead = [i for i, each in enumerate(every) if each.leader in twins]
+    return tuple(
+        rng.choice(lead) if rng.random() < 0.5 else rng.randrange(len(every)) for _ in range(views)
+    )
+
+
+def main() -> None:
+    """Play scenarios as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("places", nargs="*", type=int, help="of the rounds of each view")
+    parser.add_argument("--n", type=int, default=4)
+    parser.add_argument("--twins", type=int, default=1)
+    parser.add_argument("--fast", action="store_true")
+    parser.add_argument("--sample", type=int, metavar="COUNT", help="play so many by chance")
+    args = parser.parse_args()
+    twins = [f"r{i}" for i in range(args.twins)]
+    if args.places:
+        run = play(args.n, twins, args.places, fast=args.fast)
+        print(dict(run.world.happened), sorted(run.world.judge.accused))
+        return
+    begun = time.perf_counter()
+    total = Counter[str]()
+    for seed in range(args.sample):
+        try:
+            run = play(args.n, twins, sampled(seed, args.n, twins, 4), fast=args.fast)
+            total += run.world.happened
+        except AssertionError as error:
+            print(str(error)[:800], flush=True)
+    print(f"{args.sample} scenarios, {time.perf_counter() - begun:.1f} s, {dict(total)}")
+
+
+if __name__ == "__main__":
+    main()
