@@ -76,6 +76,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     keys.add_argument("--days", type=float, help="lifetime of the nodes' certificates (default 14)")
     keys.add_argument("--ca-days", type=float, help="lifetime of a new authority (default 1825)")
+    keys.add_argument(
+        "--roster",
+        action="store_true",
+        help="also make their identities and roster.json, for a group that votes or agrees",
+    )
+    keys.add_argument(
+        "--cluster", default="braidflow", help="the name of that group (default braidflow)"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.command == "describe":
         _describe(chosen.job)
@@ -92,6 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
             addresses=chosen.address,
             days=chosen.days,
             ca_days=chosen.ca_days,
+            cluster=chosen.cluster if chosen.roster else None,
         )
     else:
         _list()

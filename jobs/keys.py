@@ -2,10 +2,11 @@
 
 python -m jobs keys DIR root leaf-1 leaf-2   the authority, if there is none, and these nodes
 python -m jobs keys DIR                      renew the nodes that are there
+python -m jobs keys DIR n1 n2 n3 n4 --roster the same, with identities for a group that votes
 
 Each node needs ``ca.crt`` and its own ``NAME.pem``, which it reads again for each connection: a
 renewed file may be copied over the old one (under another name and renamed) while the node runs.
-``ca.key`` stays where certificates are made.
+``ca.key`` stays where certificates are made. What `--roster` makes is told in `jobs.identities`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from connectors.quic.certificates import (
     node_name,
     node_names,
 )
+from jobs.identities import make_roster, roster_file
+from state.identity import IdentityError
 
 
 def make_keys(
@@ -75,16 +78,27 @@ def run(
     addresses: Sequence[str] | None = None,
     days: float | None = None,
     ca_days: float | None = None,
+    cluster: str | None = None,
 ) -> int:
-    """Make keys and print what was written; return the exit code, 2 after an error."""
+    """Make keys and print what was written; return the exit code, 2 after an error.
+
+    With a `cluster`, also the identities of the nodes and the roster of that cluster.
+    """
     try:
-        written = make_keys(directory, names, addresses=addresses, days=days, ca_days=ca_days)
-    except (CertificateError, OSError) as error:
+        members = [node_name(name) for name in names] or node_names(directory) or [_host()]
+        group = None if cluster is None else make_roster(directory, members, cluster=cluster)
+        issued = make_keys(directory, names, addresses=addresses, days=days, ca_days=ca_days)
+        lines = [(i.path, f"valid until {i.not_after:%F %H:%M} UTC") for i in issued]
+        if group is not None:
+            about = f"epoch {group.roster.epoch} of {cluster}, members: {len(group.roster)}"
+            public = roster_file(directory)
+            lines += [(p, about if p == public else "private") for p in group.write()]
+    except (CertificateError, IdentityError, OSError) as error:
         print(f"keys: {error}", file=sys.stderr)
         return 2
-    width = max(len(str(issued.path)) for issued in written)
-    for issued in written:
-        print(f"{issued.path!s:<{width}}  valid until {issued.not_after:%F %H:%M} UTC")
+    width = max(len(str(path)) for path, _ in lines)
+    for path, text in lines:
+        print(f"{path!s:<{width}}  {text}")
     return 0
 
 

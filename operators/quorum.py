@@ -195,7 +195,7 @@ class _Shard(StatefulBatchLogic[Item | bytes, Outcome, bytes]):
 
     @override
     def on_eof(self) -> tuple[list[Outcome], bool]:
-        return self._polls.finish(), StatefulBatchLogic.RETAIN
+        return self._polls.finish(self._now()), StatefulBatchLogic.RETAIN
 
     @override
     def notify_at(self) -> datetime | None:

@@ -21,16 +21,22 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path` when the block ends without an error.
 
     Readers see the old file or the whole new one, also after a power cut: the data are on the
     disk before the name is. After an error the old file is untouched and the new one is gone.
+
+    Args:
+        path: the file to replace.
+        mode: its permissions, from before the first byte is written; by default as for any file.
     """
     new = path.with_name(f".{path.name}.new")
     with naming(path):
         try:
             with new.open("wb") as file:
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

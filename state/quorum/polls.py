@@ -227,9 +227,11 @@ class Polls:
                 self._opened[poll.opener] -= 1
         return out
 
-    def finish(self) -> list[Outcome]:
-        """Return the polls that are open at the end of input; they stay open."""
-        return [_undecided(poll, "ended") for poll in self._polls.values() if not poll.closed]
+    def finish(self, now: int) -> list[Outcome]:
+        """Wake, and tell of the polls that are open at the end of input; they stay open."""
+        return self.wake(now) + [
+            _undecided(poll, "ended") for poll in self._polls.values() if not poll.closed
+        ]
 
     def to_bytes(self) -> bytes:
         """Return all polls and the accepted rosters, for `restore`."""

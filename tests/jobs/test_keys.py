@@ -14,6 +14,8 @@ from cryptography import x509
 from connectors.quic.certificates import AUTHORITY_LIFETIME, NODE_LIFETIME
 from connectors.quic.identity import Identity
 from jobs.__main__ import main
+from jobs.identities import identity_file, read_identity, read_roster
+from state.identity import PrivateIdentity
 
 Capture = pytest.CaptureFixture[str]
 
@@ -125,3 +127,88 @@ def test_the_help_names_the_defaults(capsys: Capture) -> None:
     said = capsys.readouterr().out
     assert f"(default {NODE_LIFETIME.days})" in said
     assert f"(default {AUTHORITY_LIFETIME.days})" in said
+
+
+MEMBERS = ["n1", "n2", "n3", "n4"]
+
+
+def test_identities_and_a_roster_beside_the_certificates(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["keys", str(tmp_path), *MEMBERS, "--roster", "--cluster", "demo"]) == 0
+    roster = read_roster(tmp_path / "roster.json")
+    assert (roster.cluster, roster.epoch, roster.names) == ("demo", 1, tuple(MEMBERS))
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 10
+    assert said[-1].split(None, 1)[1] == "epoch 1 of demo, members: 4"
+    for member in roster.members:
+        path = identity_file(tmp_path, member.name)
+        assert path.stat().st_mode & 0o777 == 0o600
+        identity = read_identity(path)
+        assert identity.public == member
+        assert roster.verify(member.name, b"d", b"m", identity.sign(b"d", b"m"))
+        assert identity.signing_key.to_bytes().hex() not in "".join(said)
+        Identity.load(tmp_path, member.name)
+
+
+def test_identities_stay_when_certificates_are_renewed(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["keys", str(tmp_path), *MEMBERS, "--roster"]) == 0
+    kept = {p: p.read_bytes() for p in tmp_path.glob("*.json")}
+    assert len(kept) == 5
+    assert main(["keys", str(tmp_path), *MEMBERS, "--roster"]) == 0
+    assert main(["keys", str(tmp_path), "--roster"]) == 0
+    assert main(["keys", str(tmp_path)]) == 0
+    assert {p: p.read_bytes() for p in tmp_path.glob("*.json")} == kept
+    assert "private" not in capsys.readouterr().out.split("members: 4")[1]
+
+
+def test_a_roster_is_made_of_identities_that_are_there(tmp_path: Path) -> None:
+    """As when the files were not all written, or the members bring their own."""
+    assert main(["keys", str(tmp_path), "n1", "--roster"]) == 0
+    kept = identity_file(tmp_path, "n1").read_bytes()
+    (tmp_path / "roster.json").unlink()
+    assert main(["keys", str(tmp_path), *MEMBERS, "--roster"]) == 0
+    assert identity_file(tmp_path, "n1").read_bytes() == kept
+    assert len(read_roster(tmp_path / "roster.json")) == 4
+
+
+def test_rosters_and_identities_are_never_replaced(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["keys", str(tmp_path), *MEMBERS, "--roster"]) == 0
+    kept = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    capsys.readouterr()
+
+    def refused(reason: str, *arguments: str) -> None:
+        assert main(["keys", str(tmp_path), *arguments, "--roster"]) == 2
+        said = capsys.readouterr()
+        assert not said.out
+        assert said.err.startswith("keys: ")
+        assert said.err.count("\n") == 1
+        assert reason in said.err
+
+    names = "roster.json is of braidflow: n1, n2, n3, n4; a roster is never replaced"
+    refused(names, "n1", "n2", "n3")
+    refused(names, "n2", "n1", "n3", "n4")
+    refused(names, *MEMBERS, "--cluster", "other")
+    refused("days", *MEMBERS, "--days", "0")
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == kept
+
+    one = identity_file(tmp_path, "n1")
+    two = identity_file(tmp_path, "n2")
+    one.chmod(0o644)
+    refused("n1.identity.json has mode 644: a private identity has 600", *MEMBERS)
+    one.chmod(0o600)
+    one.write_bytes(two.read_bytes())
+    refused("n1.identity.json is the identity of n2", *MEMBERS)
+    one.write_text("{}")
+    refused("n1.identity.json is not a private identity", *MEMBERS)
+    one.unlink()
+    refused("n1.identity.json is missing", *MEMBERS)
+    one.write_text(PrivateIdentity.generate("n1", bytes(32)).to_json())
+    one.chmod(0o600)
+    refused("roster.json has other keys", *MEMBERS)
+    (tmp_path / "roster.json").write_text("{}")
+    refused("roster.json is not a roster", *MEMBERS)
+
+
+def test_a_bad_cluster_writes_nothing(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["keys", str(tmp_path), "n1", "--roster", "--cluster", ""]) == 2
+    assert "cannot name a cluster" in capsys.readouterr().err
+    assert not files(tmp_path)

@@ -73,7 +73,7 @@ def test_the_clock_starts_when_one_voter_at_least_is_honest() -> None:
     assert (timeout.standing.choices, timeout.standing.silent) == ({YES: 2}, 2)
     assert reasons(some.receive(ballot(2), 160)) == ["late"]
     assert reasons(some.receive(ballot(3), 161)) == ["late"]
-    assert some.finish() == []
+    assert some.finish(162) == []
 
 
 def test_a_poll_that_never_had_more_than_f_voters_times_out_with_its_ballots() -> None:
@@ -286,10 +286,12 @@ def test_input_that_ends() -> None:
     some.receive(ballot(0), 0)
     for i in range(3):
         some.receive(ballot(i, subject="t"), 0)
-    (open_,) = some.finish()
+    (open_,) = some.finish(0)
     assert isinstance(open_, Undecided)
     assert (open_.subject, open_.reason) == ("s", "ended")
     assert some.receive(ballot(1), 1) == []
+    assert reasons(some.finish(101)) == ["timeout"]
+    assert some.finish(102) == []
 
 
 # Two subjects, every voter with every choice and some expiries, certificates and tallies of them.
