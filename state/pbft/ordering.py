@@ -44,6 +44,8 @@ class Ordering:
         self.active = True
         self.next = 1
         """The sequence number of the primary's next proposal."""
+        self._begun = 0
+        """Up to here it is the NEW-VIEW that proposes, and nothing else."""
         self._queue: dict[tuple[str, int], Request] = {}
         """The primary's requests that it has not proposed in this view."""
         self.accusations: list[Accusation] = []
@@ -65,6 +67,7 @@ class Ordering:
     def propose(self) -> None:
         """Propose what waits, as far as pipeline and watermarks allow."""
         settings, port = self._port.settings, self._port
+        self.next = max(self.next, self._slots.low + 1)
         while (
             self._queue
             and self.leads
@@ -108,6 +111,8 @@ class Ordering:
         ):
             return
         slot = self._slots.slot(message.seq, self.view)
+        if slot.digest is None and message.seq <= self._begun:
+            return
         if slot.digest is None or slot.digest != message.digest:
             if not valid(port.keys, primary, message):
                 port.emit(Rejected(sender, f"proposal {message.seq} has no valid signature"))
@@ -347,4 +352,5 @@ class Ordering:
         self.view = self._ledger.view = view
         self.active = True
         self.next = last + 1
+        self._begun = last
         self._queue.clear()

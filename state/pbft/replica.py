@@ -121,8 +121,10 @@ class Replica:
         self._evidence: dict[tuple[str, str, int, int], Accusation] = {}
         replay(log, port, slots, self._execution, checkpoints, ledger, ordering, views)
         self._final = ledger.final
-        self._entered = ordering.view
+        self._entered = ordering.view if ordering.active else -1
         """The last view that has begun here."""
+        self._low = slots.low
+        """The low watermark, as it was when the last step ended."""
 
     @property
     def view(self) -> int:
@@ -183,6 +185,10 @@ class Replica:
             self._entered = self.view
             self._begin_view()
         self._ledger.advance(self.active)
+        if self._low != self._slots.low:
+            self._low = self._slots.low
+            self._views.apply()  # what the view began with and lay above the watermarks
+            self._ledger.advance(self.active)
         self._ordering.propose()
         progress, self._final = self._ledger.final > self._final, self._ledger.final
         outstanding = len(self._requests) > 0 or self._unfinished()
