@@ -190,6 +190,21 @@ def test_a_rank_error_beyond_all_rows_is_refused() -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("each", [1, 7])
+@pytest.mark.parametrize("rows", [10**n for n in range(8)])
+def test_bounds_hold_from_one_to_ten_million(rows: int, each: int) -> None:
+    trials = 200
+    held = np.zeros(len(Q))
+    numbers = np.arange(rows) // each
+    exact = np.clip(np.ceil(Q * rows).astype(int) - 1, 0, None) // each
+    for seed in range(trials):
+        sketch = of((numbers + seed).astype(np.float64), chunk=max(1, rows // (1 + seed % 13)))
+        low, high = sketch.lower_bound(Q), sketch.upper_bound(Q)
+        held += (low <= exact + seed) & (exact + seed <= high)
+    assert (held >= 0.95 * trials).all()
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("shape", ["normal", "sorted", "zipf"])
 def test_ten_million_rows(shape: str) -> None:
     held = np.zeros(len(Q))
