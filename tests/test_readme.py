@@ -169,6 +169,12 @@ def test_the_operations_of_the_gossip_job_are_carried_out() -> None:
     }
 
 
+def test_the_vote_example_runs(run_example: Callable[[str], list[str]], tmp_path: Path) -> None:
+    (make_keys,) = re.findall(r"^python -m (jobs keys .* --roster)$", README, re.MULTILINE)
+    subprocess.run([sys.executable, "-m", *make_keys.split()], cwd=tmp_path, timeout=60, check=True)
+    assert run_example("colours") == ["('door', 'n4 voted twice')", "('door', ('blue', 3))"]
+
+
 def test_the_linked_dataflows_run(tmp_path: Path) -> None:
     for name in ("leaf", "root"):
         (code,) = re.findall(rf"```python\n(# {name}\.py\n.*?)```", README, flags=re.DOTALL)
