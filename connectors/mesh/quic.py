@@ -41,6 +41,9 @@ _LONGEST_PAUSE = 2.0
 _HANDSHAKE = 5.0
 _GRACE = 0.25
 """Seconds for what is under way on a connection that gives way to another."""
+_ACK_DELAY = 0.015
+"""Seconds in which peers are told what has come, if nothing else is said: less than the 25 ms that
+they reckon with (RFC 9000, 18.2), so that what is said takes it along."""
 _EARLY = 64
 """Datagrams kept that have overtaken the first message."""
 _OF_DIALLED, _OF_ACCEPTED = 2, 3
@@ -359,12 +362,15 @@ class _Link(Connection):
     def datagram_received(self, data: bytes | str, addr: Any) -> None:
         """Note that the peer lives."""
         self.heard = self._loop.time()
+        # What is said soon takes the answer along, unless something waits for room.
+        self.pause = 0.0 if self.peer is None or self.backlog else _ACK_DELAY
         super().datagram_received(data, addr)
 
     def verified(self, peer: PeerCertificate) -> None:
         """Find the stream and the size of datagrams; tell the mesh."""
         quic = self._quic
         self.since = self._loop.time()
+        quic._ack_delay = _ACK_DELAY
         self._stream = quic.get_next_available_stream_id(is_unidirectional=True)
         self._room = quic._max_datagram_size - _DATAGRAM_ROOM
         if self.dialled:

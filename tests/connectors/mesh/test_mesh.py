@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from aioquic.quic.connection import QuicConnection
 
 from connectors.mesh import Mesh, QuicMesh, UdpMesh
 from connectors.quic import Identity, Limits
@@ -176,6 +177,27 @@ def test_reliable_messages_survive_loss(keys: Path) -> None:
             assert reliable == [b"r%d" % i for i in range(100)]
             await a.stop()
             await b.stop()
+
+    run(test())
+
+
+def test_links_tell_late_what_has_come(keys: Path) -> None:
+    """The name is aioquic's own: a release that has another would answer each datagram again."""
+
+    async def test() -> None:
+        got: Got = []
+        a, b = quic(keys, "a"), quic(keys, "b")
+        await started([a, b], got)
+        a.send("b", b"hello")
+        await until(lambda: len(got) == 1)
+        for mesh in (a, b):
+            (link,) = mesh._links
+            assert link._quic._ack_delay == 0.015
+            await mesh.stop()
+        fresh = QuicConnection(
+            configuration=a.identity.client_configuration(server_name="b", alpn="x")
+        )
+        assert fresh._ack_delay == 0.001
 
     run(test())
 
