@@ -88,7 +88,7 @@ def quorum_vote(
     - *Restart*: resumes from a snapshot of all ballots; time goes on meanwhile. Outcomes of an
       epoch that was not finished are emitted again.
 
-    A subject is remembered until its last ballot has expired. A ballot costs about 0.15 ms, mostly
+    A subject is remembered until its last ballot has expired. A ballot costs about 0.1 ms, mostly
     for its signature.
 
     Args:

@@ -166,7 +166,8 @@ class Polls:
         self._polls: dict[tuple[int, str], _Poll] = {}
         self._opened = Counter[str]()
         self._rejected = Counter[Reason]()
-        self._due: list[tuple[int, tuple[int, str]]] = []
+        # For each poll its end, as it was when it was put here, and its deadline if it has one.
+        self._due: list[tuple[int, tuple[int, str], bool]] = []
         for roster in trust.rosters:
             quorum_size(len(roster), f)
 
@@ -213,7 +214,7 @@ class Polls:
         """Close the polls whose time is up, and forget those that are over."""
         out: list[Outcome] = []
         while self._due and self._due[0][0] <= now:
-            _, key = heapq.heappop(self._due)
+            _, key, ends = heapq.heappop(self._due)
             poll = self._polls.get(key)
             if poll is None:
                 continue
@@ -223,8 +224,9 @@ class Polls:
                 poll.closed, poll.saved = True, None
                 out.append(_undecided(poll, "timeout"))
             if over:
-                del self._polls[key]
-                self._opened[poll.opener] -= 1
+                self._forget(key)
+            elif ends:  # a later ballot has put it off
+                heapq.heappush(self._due, (poll.end, key, True))
         return out
 
     def finish(self, now: int) -> list[Outcome]:
@@ -282,7 +284,8 @@ class Polls:
                 set(entry.accused),
             )
             self._hold(poll)
-            self._remind(poll, poll.end, poll.deadline)
+            if poll.deadline is not None:
+                self._remind(poll, poll.deadline)
 
     def _ballot(self, ballot: Ballot, now: int) -> list[Outcome]:
         roster = self.trust.accepted(ballot.epoch)
@@ -310,11 +313,9 @@ class Polls:
         if poll is None:
             poll = _Poll(tally, ballot.voter, ballot.expires)
             self._hold(poll)
-            self._remind(poll, poll.end)
         poll.saved = None
         if changed and ballot.expires > poll.end:
             poll.end = ballot.expires
-            self._remind(poll, poll.end)
         if ballot.voter in poll.accused:
             return self._reject(ballot, "equivocated", f"{ballot.voter} has equivocated")
         out = self._accuse(poll, ballot.voter)
@@ -345,11 +346,8 @@ class Polls:
         if poll is None:
             poll = _Poll(tally, "", end)
             self._hold(poll)
-            self._remind(poll, end)
         poll.saved = None
-        if end > poll.end:
-            poll.end = end
-            self._remind(poll, end)
+        poll.end = max(poll.end, end)
         if not changed and poll.decided is not None:
             return self._reject(certificate, "duplicate", "the decision is here")
         voters = [vote.voter for vote in certificate.votes]
@@ -400,14 +398,20 @@ class Polls:
         return out
 
     def _hold(self, poll: _Poll) -> None:
-        self._polls[poll.tally.roster.epoch, poll.tally.subject] = poll
-        self._opened[poll.opener] += 1
-
-    def _remind(self, poll: _Poll, *times: int | None) -> None:
         key = (poll.tally.roster.epoch, poll.tally.subject)
-        for time in times:
-            if time is not None:
-                heapq.heappush(self._due, (time, key))
+        self._polls[key] = poll
+        self._opened[poll.opener] += 1
+        heapq.heappush(self._due, (poll.end, key, True))
+
+    def _forget(self, key: tuple[int, str]) -> None:
+        opener = self._polls.pop(key).opener
+        self._opened[opener] -= 1
+        if not self._opened[opener]:
+            del self._opened[opener]
+
+    def _remind(self, poll: _Poll, deadline: int) -> None:
+        key = (poll.tally.roster.epoch, poll.tally.subject)
+        heapq.heappush(self._due, (deadline, key, False))
 
     def _reject(self, item: Item | bytes, reason: Reason, detail: str) -> list[Outcome]:
         self._rejected[reason] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, cluster_main, run_main
 
+from operators.merge import merge_states
 from operators.quorum import quorum_vote
 from state.identity import PrivateIdentity, Roster, TrustStore, approve
 from state.quorum import (
@@ -168,6 +170,44 @@ def test_partial_tallies_of_several_flows_add_up() -> None:
     agreed = {(s, d.choice) for s, t in merged.items() if (d := t.conclude(0)) is not None}
     assert agreed <= decided(whole)
     assert agreed <= decided(partial)
+
+
+def test_tallies_of_workers_merge_in_the_operators_for_any_state() -> None:
+    """The same ballots and lies, counted on three workers and merged by `merge_states`."""
+    items = [ballot(i) for i in (0, 1, 2)] + [ballot(0, choice=NO), ballot(3, choice=NO)]
+    parts = [Tally(ROSTER, "s") for _ in range(3)]
+    for number, item in enumerate(items):
+        parts[number % 3].add(item)
+        parts[(number + 1) % 3].add(item)
+    out: list[tuple[str, bytes]] = []
+    flow = Dataflow("merge")
+    up = op.input("in", flow, TestingSource([("s", part.to_bytes()) for part in parts]))
+    whole = merge_states("whole", up, lambda: Tally(ROSTER, "s"), emit="eof")
+    op.output("out", whole, TestingSink(out))
+    run_main(flow)
+    expected = Tally(ROSTER, "s")
+    for item in items:
+        expected.add(item)
+    assert out == [("s", expected.to_bytes())]
+    assert [e.voter for e in expected.evidence()] == ["n0"]
+
+
+def test_everything_in_the_streams_goes_between_processes() -> None:
+    """The engine pickles what it exchanges between the processes of a cluster."""
+    tally = Tally(ROSTER, "s")
+    tally.add(ballot(0))
+    certificate = QuorumCertificate.of(ballot(i) for i in range(3))
+    for item in (
+        ballot(0),
+        certificate,
+        Succession(ROSTER, {"n0": b""}),
+        Undecided(1, "s", "split", tally.standing()),
+        Equivocation(ballot(0), ballot(0, choice=NO)),
+        Fork(certificate, certificate),
+        Rejected(ballot(0), "late", "", 1),
+    ):
+        assert pickle.loads(pickle.dumps(item)) == item
+    assert pickle.loads(pickle.dumps(tally)).to_bytes() == tally.to_bytes()
 
 
 class Clock:

@@ -219,6 +219,19 @@ def test_duplicates_are_told_apart_from_renewals() -> None:
     assert reasons(some.wake(90)) == ["timeout"]
 
 
+def test_a_poll_takes_the_same_memory_however_often_its_ballots_are_renewed() -> None:
+    some = polls()
+    for expires in range(100, 150):
+        some.receive(ballot(0, expires=expires), 0)
+    assert len(some._due) == 1
+    size = len(some.to_bytes())
+    assert some.wake(100) == []
+    assert some.wake_at == 149
+    assert len(some.to_bytes()) == size
+    assert reasons(some.wake(149)) == ["timeout"]
+    assert (len(some), some.wake_at) == (0, None)
+
+
 def test_a_member_cannot_crowd_out_the_others() -> None:
     some = polls(crowd=3)
     for i in range(3):
