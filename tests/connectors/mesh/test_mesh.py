@@ -193,7 +193,7 @@ def test_links_tell_late_what_has_come(keys: Path) -> None:
         for mesh in (a, b):
             (link,) = mesh._links
             assert link._quic._ack_delay == 0.015
-            await mesh.stop()
+        await asyncio.gather(a.stop(), b.stop())
         fresh = QuicConnection(
             configuration=a.identity.client_configuration(server_name="b", alpn="x")
         )
