@@ -23,13 +23,12 @@ from rich.table import Table
 from connectors.mesh import Mesh, Meshes, QuicMesh, UdpMesh
 from connectors.quic import Identity
 from connectors.quic.certificates import make_authority, make_node
-from jobs.gossip_outputs import connect, write_document, write_feed, write_record
+from jobs.gossip_network import LINGER, Command, connect
+from jobs.gossip_outputs import write_document, write_feed, write_record
 from jobs.gossip_settings import GossipSettings
 from jobs.watch import Steps, Watch
 from operators.gossip import Begin, Edit, Finish, Look, Refused, State
 from state.gossip import Stopped
-
-Command = tuple[str, Begin | Edit | Look | Finish]
 
 _LOOK = 0.1
 """Seconds between two looks at the group while it is edited."""
@@ -244,7 +243,7 @@ def group_flow(settings: GossipSettings, out: Path) -> Dataflow:
 
     flow = Dataflow("gossip")
     commands = op.input("commands", flow, group.source())
-    document = connect(flow, meshes, commands, settings)
+    document = connect(flow, meshes, commands, settings.round)
     write_feed(document, out)
     seen = op.merge("seen", document.states, document.refused, document.members)
     op.output("watch", seen, Watch(saw))
@@ -263,7 +262,8 @@ def _meshes(names: list[str], settings: GossipSettings) -> Iterator[Mesh]:
     make_authority(keys)
     for name in names:
         make_node(keys, name)
-        yield QuicMesh(name, "127.0.0.1:0", identity=Identity.load(keys, name), peers=names)
+        identity = Identity.load(keys, name)
+        yield QuicMesh(name, "127.0.0.1:0", identity=identity, peers=names, linger=LINGER)
 
 
 def _finish(group: LocalGroup, settings: GossipSettings, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a gossip job leaves in its directory, and how its streams meet the network."""
+"""What a gossip job leaves in its directory."""
 
 from __future__ import annotations
 
@@ -10,37 +10,12 @@ from typing import Any
 import bytewax.operators as op
 import msgspec
 from bytewax.connectors.files import FileSink
-from bytewax.dataflow import Dataflow
-from bytewax.operators import KeyedStream
 
 from connectors.files.atomic import replacing
-from connectors.mesh import Meshes, Outgoing, Received
-from flows.gossip import DocumentOut, plain_document, replicated_document, row
+from flows.gossip import DocumentOut, plain_document, row
 from jobs.gossip_settings import GossipSettings
-from operators.gossip import Heard, Refused, Say
+from operators.gossip import Refused
 from state.crdt.document import Document
-from state.gossip import Settings
-
-
-def connect(
-    flow: Dataflow, meshes: Meshes, commands: KeyedStream[Any], settings: GossipSettings
-) -> DocumentOut:
-    """Replicate a document among the meshes' peers and whoever they hear."""
-
-    def heard(got: Received) -> Heard:
-        return Heard(f"{got.peer}@{got.address}", got.data)
-
-    def outgoing(say: Say) -> Outgoing:
-        return Outgoing(say.to, say.data, say.reliable)
-
-    received = op.input("network", flow, meshes.source())
-    out = replicated_document(
-        op.map_value("heard", received, heard),
-        commands,
-        settings=Settings(round=settings.round.total_seconds()),
-    )
-    op.output("send", op.map_value("outgoing", out.say, outgoing), meshes.sink())
-    return out
 
 
 def write_feed(out: DocumentOut, directory: Path) -> None:

@@ -15,17 +15,16 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from connectors.lines import Line, LinesSource
-from connectors.mesh import Mesh, Meshes, QuicMesh, UdpMesh
-from connectors.quic import Identity
+from connectors.mesh import Mesh, Meshes
 from flows.gossip import MemberEvent
-from jobs.gossip_outputs import connect, write_document, write_feed, write_record
+from jobs.gossip_network import Command, connect, make_mesh
+from jobs.gossip_outputs import write_document, write_feed, write_record
 from jobs.gossip_settings import GossipSettings
 from jobs.watch import Watch
 from operators.gossip import Begin, Edit, Finish, Look, Refused, State
 from state.gossip import MemberDown, MemberLeft, MemberSuspected, MemberUp, Stopped
 
 Position = tuple[int, int]
-Command = tuple[str, Begin | Edit | Look | Finish]
 
 _SAVE = 1.0
 """Seconds between two copies of the document."""
@@ -38,26 +37,20 @@ def peer_flow(settings: GossipSettings, out: Path) -> Dataflow:
         ValueError: an address or a certificate cannot be used.
         OSError: a file cannot be read.
     """
-    mesh = _mesh(settings)
+    assert settings.name is not None
+    assert settings.listen is not None
+    mesh = make_mesh(
+        settings.transport, settings.name, settings.listen, settings.advertise, keys=settings.keys
+    )
     meshes = Meshes([mesh])
     life = _Life(settings, mesh, meshes, out)
     flow = Dataflow("gossip")
     commands = op.input("operations", flow, _Operations(life))
-    document = connect(flow, meshes, commands, settings)
+    document = connect(flow, meshes, commands, settings.round)
     write_feed(document, out)
     seen = op.merge("seen", document.states, document.refused, document.members)
     op.output("watch", op.map("event", seen, lambda item: item[1]), Watch(life.saw))
     return flow
-
-
-def _mesh(settings: GossipSettings) -> Mesh:
-    assert settings.name is not None
-    assert settings.listen is not None
-    if settings.transport == "udp":
-        return UdpMesh(settings.name, settings.listen, settings.advertise)
-    assert settings.keys is not None
-    identity = Identity.load(settings.keys, settings.name)
-    return QuicMesh(settings.name, settings.listen, settings.advertise, identity=identity)
 
 
 class _Life:
@@ -117,7 +110,7 @@ class _Life:
             self.stopped = True
             self._meshes.finish()
         else:
-            print(f"gossip: {_said(event)}", file=sys.stderr, flush=True)
+            print(f"gossip: {said(event)}", file=sys.stderr, flush=True)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self._asked:
@@ -126,7 +119,8 @@ class _Life:
         print("gossip: leaving (once more to stop at once)", file=sys.stderr, flush=True)
 
 
-def _said(event: MemberEvent) -> str:
+def said(event: MemberEvent) -> str:
+    """Return in words who came or went."""
     words = {
         MemberUp: "is up",
         MemberSuspected: "does not answer",

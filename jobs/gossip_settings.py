@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from jobs.peer_settings import Transport, check_bootstrap, check_name
 from jobs.settings import Duration, JobSettings, Names
 
 
@@ -27,7 +28,7 @@ class GossipSettings(JobSettings):
         gt=timedelta(0),
         description="how long the local group may take to agree after its last edit",
     )
-    transport: Literal["quic", "udp"] = Field(
+    transport: Transport = Field(
         "quic",
         description="quic (mutual TLS), or udp (nothing is checked: for one machine or one "
         "trusted network)",
@@ -70,10 +71,7 @@ class GossipSettings(JobSettings):
             raise ValueError("GOSSIP_NAME needs GOSSIP_LISTEN")
         if real and self.transport == "quic" and self.keys is None:
             raise ValueError("GOSSIP_NAME needs GOSSIP_KEYS, or GOSSIP_TRANSPORT=udp")
-        if self.name is not None and (not self.name or set(self.name) & set("#@")):
-            raise ValueError(f"GOSSIP_NAME={self.name}: a name without # and @")
-        for contact in self.bootstrap:
-            name, at, address = contact.partition("@")
-            if not name or not at or ":" not in address:
-                raise ValueError(f"GOSSIP_BOOTSTRAP: {contact!r} is not name@host:port")
+        if self.name is not None:
+            check_name("GOSSIP_NAME", self.name)
+        check_bootstrap("GOSSIP_BOOTSTRAP", self.bootstrap)
         return self

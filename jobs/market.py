@@ -14,6 +14,10 @@ lists the settings. Results go to `runs/market/<time>/` or the directory in `MAR
     late.ndjson          ticks that came after their step was closed
     dead_letters.ndjson  rows of price files that could not be used
     run.json             settings and counts
+    shared_alerts.ndjson alerts of all monitors, with MARKET_GOSSIP_NAME
+
+With `MARKET_GOSSIP_NAME` it is one of several monitors on different feeds that share their alerts
+with no centre (`jobs.market_shared`); all end with the same ones.
 
 A live feed ends after `MARKET_LIMIT` trades; kept in recovery (`-r`, `MARKET_OUT`), it may be
 killed at any time and goes on where it was.
@@ -108,12 +112,18 @@ def build(
     *,
     watch: Callable[[pa.RecordBatch], None] = lambda batch: None,
     finished: Callable[[Path], None] | None = None,
+    shared: bool = False,
 ) -> Dataflow:
-    """Connect a source, the flow and the run directory."""
+    """Connect a source, the flow and the run directory; if wanted, share alerts with others."""
     graph = Dataflow("market")
     ticks = op.input("ticks", graph, source)
     ticks = op.inspect("watch", ticks, lambda _, batch: watch(batch))
-    tables = {"ticks.parquet": ticks, **_results(market(ticks, _parameters(settings)))}
+    streams = market(ticks, _parameters(settings))
+    if shared:
+        from jobs.market_shared import share
+
+        share(graph, streams.alerts, settings, out)
+    tables = {"ticks.parquet": ticks, **_results(streams)}
     labelled = [_label(name, stream) for name, stream in tables.items()]
     output("results", op.merge("gather", *labelled), RunSink(out, TABLES, finish=finished))
     return graph
@@ -146,7 +156,14 @@ def _watched(settings: MarketSettings, source: Source[pa.RecordBatch], out: Path
         progress.close()
         finish(directory, RunRecord.of(settings, getattr(source, "rejected", 0)))
 
-    return build(settings, source, out, watch=progress.advance, finished=finished)
+    return build(
+        settings,
+        source,
+        out,
+        watch=progress.advance,
+        finished=finished,
+        shared=settings.gossip_name is not None,
+    )
 
 
 def _results(streams: MarketStreams) -> dict[str, Stream[pa.RecordBatch]]:

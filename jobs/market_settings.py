@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from jobs.peer_settings import Transport, check_bootstrap, check_name
 from jobs.settings import Duration, JobSettings, Names
 
 LIVE = ("binance", "coinbase", "kraken")
@@ -57,6 +58,41 @@ class MarketSettings(JobSettings):
     out: Path | None = Field(
         None, description="directory for results; unset: runs/market/<time> (needed with -r)"
     )
+    gossip_name: str | None = Field(
+        None,
+        description="this monitor's name, as in its certificate: it shares alerts with other "
+        "monitors, with no centre",
+    )
+    gossip_listen: str | None = Field(None, description="host:port to listen on for monitors")
+    gossip_advertise: str | None = Field(
+        None, description="host:port where others reach this monitor, if that is another one"
+    )
+    gossip_bootstrap: Names = Field(
+        [], description="other monitors as name@host:port, one or more; none for the first"
+    )
+    gossip_keys: Path | None = Field(
+        None, description="directory of certificates, made by `python -m jobs keys`"
+    )
+    gossip_transport: Transport = Field(
+        "quic",
+        description="quic (mutual TLS), or udp (nothing is checked: for one machine or one "
+        "trusted network)",
+    )
+    gossip_monitors: Names = Field(
+        [],
+        description="names of all monitors: each ends when all feeds have ended and all have the "
+        "same alerts",
+    )
+    gossip_stay: Duration = Field(
+        timedelta(minutes=1),
+        ge=timedelta(0),
+        description="how long a monitor stays for the others after its own feed has ended, at most",
+    )
+    gossip_round: Duration = Field(
+        timedelta(milliseconds=200),
+        gt=timedelta(0),
+        description="between two rounds of gossip; the same for all monitors",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -80,4 +116,23 @@ class MarketSettings(JobSettings):
             raise ValueError(f"MARKET_SOURCE={self.source} needs MARKET_SERIES, its symbols")
         if self.window % self.every:
             raise ValueError("MARKET_EVERY must divide MARKET_WINDOW")
+        self._agree_on_gossip()
         return self
+
+    def _agree_on_gossip(self) -> None:
+        for field in ("listen", "advertise", "bootstrap", "keys", "monitors"):
+            given = getattr(self, f"gossip_{field}") not in (None, [])
+            if given and self.gossip_name is None:
+                raise ValueError(f"MARKET_GOSSIP_{field.upper()} needs MARKET_GOSSIP_NAME")
+        if self.gossip_name is None:
+            return
+        check_name("MARKET_GOSSIP_NAME", self.gossip_name)
+        check_bootstrap("MARKET_GOSSIP_BOOTSTRAP", self.gossip_bootstrap)
+        if self.gossip_listen is None:
+            raise ValueError("MARKET_GOSSIP_NAME needs MARKET_GOSSIP_LISTEN")
+        if self.gossip_transport == "quic" and self.gossip_keys is None:
+            raise ValueError(
+                "MARKET_GOSSIP_NAME needs MARKET_GOSSIP_KEYS, or MARKET_GOSSIP_TRANSPORT=udp"
+            )
+        if self.gossip_monitors and self.gossip_name not in self.gossip_monitors:
+            raise ValueError(f"MARKET_GOSSIP_MONITORS does not name {self.gossip_name} itself")

@@ -62,7 +62,7 @@ from state.gossip import (
 )
 from state.mergeable import seal, unseal
 
-_KIND, _VERSION = "gossip-replica", 1
+_KIND, _VERSION = "gossip-replica", 2
 
 
 class Heard(NamedTuple):
@@ -196,8 +196,9 @@ def gossip_round(
 ) -> GossipOut:
     """Replicate by gossip.
 
-    Messages that come before a peer's `Begin` are dropped, as the network may drop any. A command
-    before it is an error.
+    Messages that come before a peer's `Begin` are dropped, as the network may drop any. Edits that
+    come before it wait for it (in a snapshot too, for which they must be plain values), as they may
+    come from another source; any other command before it is an error.
 
     Args:
         step_id: Unique name.
@@ -259,6 +260,13 @@ class _Saved(msgspec.Struct, frozen=True, array_like=True):
     members: list[Fact]
 
 
+class _Kept(msgspec.Struct, frozen=True, array_like=True):
+    """A snapshot: an earlier life, if there was one, and the edits that wait for the next."""
+
+    saved: _Saved | None
+    waiting: list[Edit]
+
+
 class _Node(StatefulBatchLogic[tuple[str, Any], _Out, bytes]):
     """A peer and its replica."""
 
@@ -277,10 +285,15 @@ class _Node(StatefulBatchLogic[tuple[str, Any], _Out, bytes]):
         self._replica: Replica | None = None
         self._begin: Begin | None = None
         self._saved: _Saved | None = None
+        self._waiting: list[Edit] = []
         self._out: list[_Out] = []
         if saved is not None:
-            _, payload = unseal(_KIND, saved, versions={_VERSION})
-            self._saved = msgspec.msgpack.decode(payload, type=_Saved | None)
+            version, payload = unseal(_KIND, saved, versions={1, _VERSION})
+            if version == 1:
+                self._saved = msgspec.msgpack.decode(payload, type=_Saved | None)
+            else:
+                kept = msgspec.msgpack.decode(payload, type=_Kept)
+                self._saved, self._waiting = kept.saved, kept.waiting
 
     @override
     def on_batch(self, values: list[tuple[str, Any]]) -> tuple[list[_Out], bool]:
@@ -290,6 +303,11 @@ class _Node(StatefulBatchLogic[tuple[str, Any], _Out, bytes]):
                     self._step(Received(self._clock(), item.sender, item.data))
             elif isinstance(item, Begin):
                 self._start(name, item)
+                waiting, self._waiting = self._waiting, []
+                for edit in waiting:
+                    self._edit(name, edit)
+            elif self._peer is None and isinstance(item, Edit):
+                self._waiting.append(item)
             elif self._peer is None:
                 raise ValueError(f"peer {name!r} got {type(item).__name__} before Begin")
             elif isinstance(item, Edit):
@@ -316,7 +334,7 @@ class _Node(StatefulBatchLogic[tuple[str, Any], _Out, bytes]):
 
     @override
     def snapshot(self) -> bytes:
-        return seal(_KIND, _VERSION, msgspec.msgpack.encode(self._save()))
+        return seal(_KIND, _VERSION, msgspec.msgpack.encode(_Kept(self._save(), self._waiting)))
 
     def _drain(self) -> tuple[list[_Out], bool]:
         if self._replica is not None:

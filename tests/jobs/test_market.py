@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.market_run import TABLES
+from jobs.market_settings import MarketSettings
+from jobs.settings import SettingsError
 from state.schemas import EDGES, SCORED, TICKS
 
 FILES = {*TABLES, "report.html", "run.json"}
@@ -234,3 +236,37 @@ def test_moments_alone_find_the_same_links(tmp_path: Path) -> None:
     done = run(tmp_path, path="prices.csv", out="out", robust="false")
     assert done.returncode == 0, done.stderr
     assert pq.read_metadata(tmp_path / "out/edges.parquet").num_rows > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"gossip_listen": "127.0.0.1:1"}, "MARKET_GOSSIP_LISTEN needs MARKET_GOSSIP_NAME"),
+        ({"gossip_name": "a"}, "MARKET_GOSSIP_NAME needs MARKET_GOSSIP_LISTEN"),
+        (
+            {"gossip_name": "a", "gossip_listen": "127.0.0.1:1"},
+            "MARKET_GOSSIP_NAME needs MARKET_GOSSIP_KEYS, or MARKET_GOSSIP_TRANSPORT=udp",
+        ),
+        (
+            {
+                "gossip_name": "a",
+                "gossip_listen": "127.0.0.1:1",
+                "gossip_transport": "udp",
+                "gossip_monitors": "b,c",
+            },
+            "MARKET_GOSSIP_MONITORS does not name a itself",
+        ),
+        (
+            {
+                "gossip_name": "a",
+                "gossip_listen": "127.0.0.1:1",
+                "gossip_transport": "udp",
+                "gossip_bootstrap": "b",
+            },
+            "MARKET_GOSSIP_BOOTSTRAP: 'b' is not name@host:port",
+        ),
+    ],
+)
+def test_settings_of_monitors_that_cannot_work(settings: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(problem)):
+        MarketSettings.load(**settings)

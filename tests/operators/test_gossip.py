@@ -163,11 +163,31 @@ def outputs(commands: list[Any], messages: list[Any] = []) -> list[Any]:  # noqa
 
 def test_commands_before_the_begin_are_an_error() -> None:
     with pytest.raises(Exception) as error:
-        outputs([("a", Edit("x"))])
+        outputs([("a", Look())])
     causes = [error.value]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)  # type: ignore[arg-type]
-    assert str(causes[-1]) == "peer 'a' got Edit before Begin"
+    assert str(causes[-1]) == "peer 'a' got Look before Begin"
+
+
+def test_edits_before_the_begin_wait_for_it() -> None:
+    out = outputs([("a", Edit("y")), ("a", Edit("x")), ("a", Begin("a@1", 1)), ("a", Look())])
+    assert [item for item in out if isinstance(item, str)] == ["y", "x"]
+    assert State(b'["x", "y"]', {"a#1": 2}, ()) in out
+
+
+def test_edits_that_wait_are_in_snapshots(tmp_path: Any) -> None:
+    init_db_dir(tmp_path, 1)
+    found: list[Any] = []
+    commands = [("a", Edit("x")), TestingSource.ABORT(), ("a", Begin("a@1", 1))]
+    for _ in range(2):
+        flow = Dataflow("one")
+        heard = op.input("heard", flow, TestingSource([]))
+        every = op.input("commands", flow, TestingSource(commands))
+        out = gossip_round("gossip", heard, every, Notes, settings=QUICK)
+        op.output("changes", out.changes, TestingSink(found))
+        run_main(flow, epoch_interval=timedelta(0), recovery_config=RecoveryConfig(str(tmp_path)))
+    assert found == [("a", "x")]
 
 
 def test_messages_before_the_begin_are_dropped() -> None:
