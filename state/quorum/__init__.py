@@ -12,16 +12,9 @@ decision over both puts the subjects that are open to the vote again under names
 
 from state.quorum.ballot import ABSTAIN, Ballot, BallotError, Equivocation, cast
 from state.quorum.certificate import QuorumCertificate, Vote
-from state.quorum.polls import (
-    Fork,
-    Item,
-    Outcome,
-    Polls,
-    Rejected,
-    Succession,
-    Undecided,
-    item_from_bytes,
-)
+from state.quorum.items import Item, Succession, item_from_bytes
+from state.quorum.outcomes import Fork, Outcome, Rejected, Undecided
+from state.quorum.polls import Polls
 from state.quorum.tally import Standing, Tally
 
 __all__ = [

@@ -4,99 +4,21 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
 from state.identity import IdentityError, Roster, TrustStore
-from state.mergeable import seal, sealed_kind, unseal
-from state.quorum.ballot import Ballot, Equivocation
+from state.mergeable import seal, unseal
+from state.quorum.ballot import Ballot
 from state.quorum.certificate import QuorumCertificate
-from state.quorum.tally import Standing, Tally, TallyEntry
+from state.quorum.items import Item, Succession, item_from_bytes
+from state.quorum.outcomes import Fork, Outcome, Reason, Rejected, Undecided
+from state.quorum.tally import Tally, TallyEntry
 from state.thresholds import quorum_size
 
 _KIND, _VERSION = "polls", 1
-
-
-class Succession(NamedTuple):
-    """The next roster, with the approvals that put it in force."""
-
-    roster: Roster
-    approvals: Mapping[str, bytes]
-
-
-Item = Ballot | QuorumCertificate | Tally | Succession
-
-_KINDS: dict[str, type[Ballot] | type[QuorumCertificate] | type[Tally]] = {
-    "ballot": Ballot,
-    "quorum-certificate": QuorumCertificate,
-    "tally": Tally,
-}
-
-
-def item_from_bytes(data: bytes) -> Item:
-    """Return the ballot, certificate or tally that ``data`` holds.
-
-    Raises:
-        ValueError: ``data`` is malformed or none of these.
-    """
-    kind = sealed_kind(data)
-    if kind not in _KINDS:
-        raise ValueError(f"a {kind} is no ballot, certificate or tally")
-    return _KINDS[kind].from_bytes(data)
-
-
-Reason = Literal[
-    "malformed",
-    "epoch",
-    "member",
-    "signature",
-    "expired",
-    "expiry",
-    "duplicate",
-    "late",
-    "equivocated",
-    "crowd",
-    "roster",
-]
-"""Why an item was not taken: its bytes are no item, its epoch is not accepted, its voter is no
-member, it is not validly signed, it has expired, it expires too far ahead, it is here already, its
-poll is closed, its voter has equivocated, its voter has opened too many polls, or it is a roster
-that does not follow."""
-
-
-class Undecided(NamedTuple):
-    """A poll without a decision."""
-
-    epoch: int
-    subject: str
-    reason: Literal["timeout", "abstained", "split", "ended"]
-    """`timeout`: its time is up. `abstained`: so many abstain that no choice can win; `split`: none
-    can for other reasons. `ended`: the input did, and the poll is still open."""
-    standing: Standing
-
-
-class Fork(NamedTuple):
-    """Two decisions of one poll: more than ``f`` voters lied, and are accused."""
-
-    first: QuorumCertificate
-    """The one that was made or came first."""
-    second: QuorumCertificate
-
-
-class Rejected(NamedTuple):
-    """An item that was not counted."""
-
-    item: Item | bytes
-    reason: Reason
-    detail: str
-    total: int
-    """How many items were rejected for this reason so far, this one included."""
-
-
-Outcome = QuorumCertificate | Undecided | Equivocation | Fork | Rejected
 
 
 @dataclass(slots=True)
@@ -267,6 +189,10 @@ class Polls:
         _, payload = unseal(_KIND, data, versions={_VERSION})
         saved = msgspec.msgpack.decode(payload, type=_Saved)
         rosters = [Roster.from_bytes(roster) for roster in saved.rosters]
+        for roster in rosters:
+            mine = self.trust.accepted(roster.epoch)
+            if mine is not None and mine != roster:
+                raise ValueError(f"what was saved has another roster of epoch {roster.epoch}")
         if rosters[-1].epoch > self.trust.in_force.epoch:
             self.trust = TrustStore(*rosters, keep=self.trust.keep)
         by_epoch = {roster.epoch: roster for roster in (*rosters, *self.trust.rosters)}

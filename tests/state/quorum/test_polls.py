@@ -421,6 +421,9 @@ def test_a_restart_keeps_the_later_roster_and_the_counts() -> None:
     newer = Polls(TrustStore(ROSTER, NEXT), f=1, patience=100, longest=1000)
     newer.restore(polls().to_bytes())
     assert newer.trust.epochs == (1, 2)
+    other = Polls(TrustStore(Roster("demo", 1, ROSTER.members[::-1])), f=1, patience=1, longest=1)
+    with pytest.raises(ValueError, match="another roster of epoch 1"):
+        other.restore(polls().to_bytes())
 
 
 @given(st.data())
