@@ -132,7 +132,7 @@ class Ordering:
     def take_batch(self, sender: str, data: bytes) -> None:
         """Take a batch that some slot names, and vote for it where it was proposed."""
         key = digest("batch", data)
-        if key not in self.missing():
+        if self._slots.batch(key) is not None or key not in self.missing():
             return
         try:
             self._slots.put_batch(data, decode_batch(data))
@@ -155,10 +155,9 @@ class Ordering:
                 missing.add(slot.digest)
             if slot.seq > self._ledger.final:
                 # That f + 1 have prepared a batch is no proof yet, but one of them is correct.
-                if slot.committed is not None:
-                    missing.add(slot.committed[1])
-                votes = Counter(slot.commits.values())
-                missing.update(d for (_, d), n in votes.items() if n > self._port.group.f)
+                if len(slot.commits) > self._port.group.f:
+                    votes = Counter(slot.commits.values())
+                    missing.update(d for (_, d), n in votes.items() if n > self._port.group.f)
                 if slot.committed is not None:
                     missing.add(slot.committed[1])
         return {key for key in missing if self._slots.batch(key) is None}

@@ -198,9 +198,8 @@ class Replica:
 
     def _unfinished(self) -> bool:
         return any(
-            slot.seq > self._ledger.final
-            and (slot.committed is not None or (slot.view == self.view and slot.digest is not None))
-            for slot in self._slots
+            slot.committed is not None or (slot.view == self.view and slot.digest is not None)
+            for slot in self._slots.after(self._ledger.final)
         )
 
     def _log(self) -> list[Record]:

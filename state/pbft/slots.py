@@ -91,6 +91,10 @@ class Slots:
     def __iter__(self) -> Iterator[Slot]:
         return iter([self._slots[seq] for seq in sorted(self._slots)])
 
+    def after(self, seq: int) -> Iterator[Slot]:
+        """Return the slots above `seq` and the low watermark."""
+        return iter([self._slots[each] for each in self._slots if each > seq])
+
     def past(self) -> Iterator[Slot]:
         """Return the slots up to the last stable checkpoint that are kept for who needs them."""
         return iter([self._past[seq] for seq in sorted(self._past)])
