@@ -58,9 +58,10 @@ EPOCH = 1_700_000_000.0
 
 
 class HashChain:
-    """A machine whose every result depends on the whole history before, in its order.
+    """A machine that tells, when it is asked, what its whole history was, in its order.
 
-    It keeps the number of operations of each client, and a chain of hashes.
+    It keeps the number of operations of each client, and a chain of hashes. An operation that
+    begins with "?" is answered with the chain, any other with "done", as most are in real machines.
     """
 
     def __init__(self) -> None:
@@ -68,7 +69,7 @@ class HashChain:
         self._counts: dict[str, int] = {}
 
     def apply(self, batch: Sequence[Operation]) -> list[bytes]:
-        """Chain operations; each result is the chain's hash, 16 bytes."""
+        """Chain operations; return for each the chain's hash, 16 bytes, or that it is done."""
         results = []
         for operation in batch:
             what = f"{operation.client} {operation.time_ms} {operation.seq} ".encode()
@@ -76,7 +77,7 @@ class HashChain:
                 self._chain + what + operation.data, digest_size=16
             ).digest()
             self._counts[operation.client] = self._counts.get(operation.client, 0) + 1
-            results.append(self._chain)
+            results.append(self._chain if operation.data.startswith(b"?") else b"done")
         return results
 
     def snapshot(self) -> bytes:
@@ -350,8 +351,8 @@ class Simulator:
         self.now = 0.0
         self.happened: Counter[str] = Counter()
         self.grain = 0.001
-        self.filter: Callable[[Node, Node], bool] | None = None
-        """If given: whether a message from a node to another gets through."""
+        self.filter: Callable[[Node, Node, bytes], bool] | None = None
+        """If given: whether a bundle from a node to another gets through."""
         self._queue: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._mail: dict[tuple[int, str], list[tuple[str, bytes]]] = {}
@@ -414,7 +415,7 @@ class Simulator:
         chance = self.random.random
         for node in self._nodes.get(effect.to, ()):
             if (source.id, node.id) in self._cut or (
-                self.filter is not None and not self.filter(source, node)
+                self.filter is not None and not self.filter(source, node, effect.data)
             ):
                 continue
             if self.tampered and chance() < self.tampered:

@@ -148,7 +148,8 @@ class Run:
     def submit(self) -> None:
         client = self.world.clients[self.rng.choice(self.world.client_names)]
         if client.client.in_flight < self.scenario.settings.max_waiting:
-            client.submit([self.rng.randbytes(4) for _ in range(self.rng.choice([1, 1, 3]))])
+            kinds = self.rng.choices([b"?", b"!"], k=self.rng.choice([1, 1, 3]))
+            client.submit([kind + self.rng.randbytes(4) for kind in kinds])
 
     def crash(self) -> None:
         node = self.someone(up=True)
