@@ -110,8 +110,7 @@ class Ledger:
                 ],
             )
         )
-        for request in batch.requests:
-            self._requests.drop((request.client, request.number))
+        self._requests.executed(batch)
         snapshot = self._checkpoints.own(seq)
         if snapshot is not None:
             self._checkpoints.vote(self._port.name, seq, snapshot.digest)

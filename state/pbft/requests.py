@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterator
 
 from state.pbft.authentication import Authenticator, valid
 from state.pbft.events import Settings
-from state.pbft.messages import Request
+from state.pbft.messages import Batch, Request
 from state.pbft.sessions import Sessions
 
 _CHECKED = 20_000
 """Requests whose signature need not be checked again, at most."""
+_CHECKED_BYTES = 64 << 20
+"""Bytes of their operations, at most, unless a single one has more."""
 
 Key = tuple[str, int]
 
@@ -24,9 +26,10 @@ class Requests:
         self._keys = keys
         self._settings = settings
         self._clients = None if clients is None else frozenset(clients)
-        self._checked: dict[Key, Request] = {}
+        self._checked: dict[Key, tuple[Request, int]] = {}
+        self._checked_bytes = 0
         self._held: dict[Key, tuple[Request, float]] = {}
-        self._by_client: dict[str, int] = {}
+        self._by_client: dict[str, set[int]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -37,20 +40,31 @@ class Requests:
     def fault(self, request: Request) -> str | None:
         """Return why a request cannot be accepted by anyone, or None if it can."""
         key = (request.client, request.number)
-        if self._checked.get(key) == request:
+        checked = self._checked.get(key)
+        if checked is not None and checked[0] == request:
             return None
         if self._clients is not None and request.client not in self._clients:
             return f"{request.client!r} may not submit requests"
         if request.low > request.number:
             return f"request {request.number} of {request.client!r} is below what it calls answered"
-        if sum(map(len, request.operations)) > self._settings.max_request:
+        size = sum(map(len, request.operations))
+        if size > self._settings.max_request:
             return f"request {request.number} of {request.client!r} is too large"
         if not valid(self._keys, request.client, request):
             return f"request {request.number} of {request.client!r} has no valid signature"
-        while len(self._checked) >= _CHECKED:
-            del self._checked[next(iter(self._checked))]
-        self._checked[key] = request
+        self._forget(key)
+        self._checked[key] = (request, size)
+        self._checked_bytes += size
+        while len(self._checked) > _CHECKED or (
+            self._checked_bytes > _CHECKED_BYTES and len(self._checked) > 1
+        ):
+            self._forget(next(iter(self._checked)))
         return None
+
+    def _forget(self, key: Key) -> None:
+        checked = self._checked.pop(key, None)
+        if checked is not None:
+            self._checked_bytes -= checked[1]
 
     def held(self, request: Request) -> bool:
         """Return whether a request of this number is held."""
@@ -59,26 +73,36 @@ class Requests:
     def hold(self, request: Request, now: float) -> bool:
         """Keep a request until it is executed; return whether there is room."""
         key = (request.client, request.number)
-        held = self._by_client.get(request.client, 0)
-        if held >= self._settings.max_waiting:
+        held = self._by_client.setdefault(request.client, set())
+        if len(held) >= self._settings.max_waiting:
             return False
         self._held[key] = (request, now)
-        self._by_client[request.client] = held + 1
+        held.add(request.number)
         return True
 
-    def drop(self, key: Key) -> None:
-        """Let go of a request that was executed."""
+    def executed(self, batch: Batch) -> None:
+        """Let go of the requests of a batch, and of what they say has been answered."""
+        low: dict[str, int] = {}
+        for request in batch.requests:
+            self._drop((request.client, request.number))
+            low[request.client] = max(request.low, low.get(request.client, 1))
+        for client, least in low.items():
+            # Else one that its client gave to some replicas only would be waited for in vain.
+            for number in [n for n in self._by_client.get(client, ()) if n < least]:
+                self._drop((client, number))
+
+    def _drop(self, key: Key) -> None:
+        self._forget(key)
         if self._held.pop(key, None) is not None:
-            left = self._by_client[key[0]] - 1
-            if left:
-                self._by_client[key[0]] = left
-            else:
+            held = self._by_client[key[0]]
+            held.discard(key[1])
+            if not held:
                 del self._by_client[key[0]]
 
     def clear(self, sessions: Sessions) -> None:
         """Let go of all that have been executed."""
         for key in [key for key in self._held if sessions.over(*key)]:
-            self.drop(key)
+            self._drop(key)
 
     def since(self) -> float:
         """Return since when the oldest waits; infinity if none does."""

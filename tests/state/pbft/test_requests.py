@@ -1,0 +1,81 @@
+import msgspec
+
+from state.pbft import Settings, ViewAbandoned
+from state.pbft.authentication import sign
+from state.pbft.messages import Batch, Request
+from state.pbft.requests import Requests
+from state.pbft.simulated_keys import SimulatedKeys
+from tests.state.pbft import lone_replica
+
+KEYS = SimulatedKeys.of(["r0", "c", "d"], seed=1)
+INF = float("inf")
+
+
+def signed(number: int, client: str = "c", low: int = 1, data: bytes = b"x") -> Request:
+    request = Request(client, number, low, [data])
+    return msgspec.structs.replace(request, signature=sign(KEYS[client], request))
+
+
+def held(requests: Requests) -> list[tuple[str, int]]:
+    return [(each.client, each.number) for each in requests]
+
+
+def test_only_what_a_client_signed_and_may_ask_for_is_accepted() -> None:
+    requests = Requests(KEYS["r0"], Settings(max_request=10), clients=["c"])
+    good = signed(3)
+    assert requests.fault(good) is None
+    assert requests.fault(good) is None
+    for wrong in (
+        msgspec.structs.replace(good, number=4),
+        msgspec.structs.replace(good, low=2),
+        msgspec.structs.replace(good, operations=[b"y"]),
+        msgspec.structs.replace(good, operations=[b"x", b""]),
+        msgspec.structs.replace(good, client="d"),
+        msgspec.structs.replace(good, signature=b""),
+        signed(3, "d"),
+        signed(3, low=4),
+        signed(3, data=bytes(11)),
+    ):
+        assert requests.fault(wrong) is not None, wrong
+    assert requests.fault(good) is None
+
+
+def test_two_requests_of_one_number_are_each_checked() -> None:
+    requests = Requests(KEYS["r0"], Settings(), clients=None)
+    one, other = signed(3, data=b"1"), signed(3, data=b"2")
+    for request in (one, other, one, other):
+        assert requests.fault(request) is None
+        assert requests.fault(msgspec.structs.replace(request, signature=bytes(64))) is not None
+
+
+def test_requests_wait_in_their_order_until_they_are_executed() -> None:
+    requests = Requests(KEYS["r0"], Settings(max_waiting=2), clients=None)
+    assert requests.since() == INF
+    for now, request in enumerate([signed(1), signed(1, "d"), signed(2)]):
+        assert requests.hold(request, float(now))
+    assert not requests.hold(signed(3), 3.0)  # no client takes more than its share
+    assert held(requests) == [("c", 1), ("d", 1), ("c", 2)]
+    assert requests.since() == 0.0
+    requests.executed(Batch(0, [signed(1)]))
+    assert requests.since() == 1.0
+    assert requests.hold(signed(3), 4.0)
+    requests.reset(9.0)
+    assert (requests.since(), len(requests)) == (9.0, 3)
+
+
+def test_what_a_client_says_is_answered_is_not_waited_for() -> None:
+    requests = Requests(KEYS["r0"], Settings(), clients=None)
+    for request in (signed(1), signed(2), signed(4), signed(1, "d")):
+        assert requests.hold(request, 0.0)
+    requests.executed(Batch(0, [signed(3, low=3)]))
+    assert held(requests) == [("c", 4), ("d", 1)]
+
+
+def test_a_client_that_tells_the_primary_less_than_the_others_causes_no_view_change() -> None:
+    lone = lone_replica.LoneReplica("r1")
+    lone.hear("c", lone.request(1))
+    assert lone.replica.standing().waiting == 1
+    lone.order(lone.proposal(1, [lone.request(2, low=2)]))
+    assert lone.replica.standing().waiting == 0
+    lone.wait(30.0)
+    assert lone.did(ViewAbandoned) == []
