@@ -87,7 +87,7 @@ from state.pbft.events import (
 )
 from state.pbft.evidence import proves
 from state.pbft.group import Group
-from state.pbft.machine import Operation, StateMachine
+from state.pbft.machine import MachineError, Operation, StateMachine
 from state.pbft.messages import Accusation, MessageError
 from state.pbft.replica import Replica, Standing
 
@@ -105,6 +105,7 @@ __all__ = [
     "Event",
     "Evidence",
     "Group",
+    "MachineError",
     "MessageError",
     "Operation",
     "Persist",

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from state.pbft.events import Settings
-from state.pbft.machine import Operation, StateMachine
+from state.pbft.machine import MachineError, Operation, StateMachine
 from state.pbft.messages import Batch, Count, Digest, Request, digest
 from state.pbft.sessions import Result, Row, Sessions
 
@@ -41,6 +41,9 @@ class Execution:
         """Execute the batch of the next slot; return the results of each request.
 
         They are None for a request that was executed before or is not to be.
+
+        Raises:
+            MachineError: the machine raised something, or gave no result for each operation.
         """
         assert seq == self.seq + 1
         self.seq = seq
@@ -53,7 +56,7 @@ class Execution:
             if key not in chosen and self.sessions.due(request):
                 chosen.add(key)
                 due.append(request)
-        results = self._machine.apply(
+        results = self._apply(
             [
                 Operation(request.client, data, self.time_ms, seq)
                 for request in due
@@ -67,6 +70,19 @@ class Execution:
             by_request[id(request)] = part
             self.sessions.put(request, Result(seq, self.history, part))
         return [by_request.get(id(request)) for request in batch.requests]
+
+    def _apply(self, operations: list[Operation]) -> list[bytes]:
+        where = f"{type(self._machine).__name__}.apply in slot {self.seq}"
+        try:
+            results = self._machine.apply(operations)
+        except Exception as error:
+            raise MachineError(f"{where} raised {error!r}: it must answer with a result") from error
+        if len(results) != len(operations) or not all(isinstance(r, bytes) for r in results):
+            raise MachineError(
+                f"{where} returned {len(results)} results for {len(operations)} operations: "
+                "it must return bytes for each"
+            )
+        return results
 
     def snapshot(self) -> bytes:
         """Return the whole state as canonical bytes."""

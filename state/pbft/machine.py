@@ -20,6 +20,10 @@ class Operation(NamedTuple):
     """The sequence number of its batch: it grows from batch to batch, with gaps."""
 
 
+class MachineError(RuntimeError):
+    """A state machine did what none may do; its replica is of no use any more."""
+
+
 class StateMachine(Protocol):
     """A deterministic machine: the same operations in the same order give the same results.
 

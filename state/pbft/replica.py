@@ -156,7 +156,13 @@ class Replica:
         )
 
     def step(self, event: Event) -> list[Effect]:
-        """Take an event; return its effects, to be carried out in their order."""
+        """Take an event; return its effects, to be carried out in their order.
+
+        Whatever peers send, it raises nothing.
+
+        Raises:
+            MachineError: the state machine broke its promise; this replica must not go on.
+        """
         self._port.time(event.now, event.wall)
         if isinstance(event, Received):
             for sender, bundle in event.bundles:
