@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -204,7 +205,13 @@ class LocalGroup:
         if self._settings.byzantine:
             self._board.mark(self.names[0], self._settings.byzantine)
         try:
-            self._processes.start()
+            # Not here: while a source keeps the worker, the epochs of the others run apart, and then
+            # wait for each other as long, each time.
+            with ThreadPoolExecutor(1) as starter:
+                starting = starter.submit(self._processes.start)
+                while not starting.done():
+                    yield []
+                starting.result()
             kill = f"kill -9 $(cat {self._processes.pid_file(self.names[-1])})"
             self._board.note(f"{len(self.names)} processes; kill any of them: {kill}")
             yield from self._wait(lambda: len(self._standings) == len(self.names))

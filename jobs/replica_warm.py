@@ -5,6 +5,4 @@ It starts no threads, which would be missing after a fork.
 
 from __future__ import annotations
 
-import connectors.mesh  # noqa: F401  (for those who are forked)
-import jobs.replica
-import jobs.replica_node  # noqa: F401
+import jobs.replica_node  # noqa: F401  (for those who are forked)
