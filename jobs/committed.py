@@ -27,15 +27,12 @@ class CommittedFile:
     """
 
     def __init__(self, path: Path) -> None:
+        data = path.read_bytes() if path.exists() else b""
+        whole = data.rfind(b"\n") + 1
+        lines = data[:whole].splitlines()
+        self._last: int = _decode(lines[-1], path)["seq"] if lines else 0
         self._file = path.open("ab")
-        whole = 0
-        self._last = 0
-        if self._file.tell():
-            data = path.read_bytes()
-            whole = data.rfind(b"\n") + 1
-            lines = data[:whole].splitlines()
-            self._last = _decode(lines[-1], path)["seq"] if lines else 0
-            self._file.truncate(whole)
+        self._file.truncate(whole)
 
     @property
     def last(self) -> int:
