@@ -39,8 +39,13 @@ JOBS = {
         "python -m bytewax.run jobs.gossip",
         "replicate a document among peers with no centre",
     ),
+    "replica": (
+        "python -m bytewax.run jobs.replica",
+        "replicate a store or a lock service among replicas that bear liars",
+    ),
 }
 _SETTINGS = {
+    "replica": ("jobs.replica_settings", "ReplicaSettings"),
     "gossip": ("jobs.gossip_settings", "GossipSettings"),
     "market": ("jobs.market_settings", "MarketSettings"),
     "telemetry": ("jobs.telemetry_settings", "TelemetrySettings"),
@@ -82,6 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="also make their identities and roster.json, for a group that votes or agrees",
     )
     keys.add_argument(
+        "--clients",
+        action="store_true",
+        help="the same with clients.json, for those who ask that group",
+    )
+    keys.add_argument(
         "--cluster", default="braidflow", help="the name of that group (default braidflow)"
     )
     chosen = parser.parse_args(arguments)
@@ -100,7 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
             addresses=chosen.address,
             days=chosen.days,
             ca_days=chosen.ca_days,
-            cluster=chosen.cluster if chosen.roster else None,
+            cluster=chosen.cluster if chosen.roster or chosen.clients else None,
+            clients=chosen.clients,
         )
     else:
         _list()

@@ -5,6 +5,7 @@ A directory of keys may hold, besides certificates,
 - ``NAME.identity.json``: the signing and agreement keys of the member NAME, mode 0600. Only where
   that member runs.
 - ``roster.json``: who the members are, in an order that counts. Every member has the same.
+- ``clients.json``: who may ask the members for something, in the same form.
 
 A certificate says who is at the other end of a link and lasts days; an identity signs what is shown
 to third parties, and lasts as long as the rosters that name it.
@@ -29,6 +30,11 @@ def identity_file(directory: Path, name: str) -> Path:
 def roster_file(directory: Path) -> Path:
     """Return where the roster is."""
     return directory / "roster.json"
+
+
+def clients_file(directory: Path) -> Path:
+    """Return where the roster of clients is."""
+    return directory / "clients.json"
 
 
 def read_identity(path: Path) -> PrivateIdentity:
@@ -59,7 +65,7 @@ def read_roster(path: Path) -> Roster:
 class NewRoster:
     """A roster, the private identities that are still to be written, and whether it is too."""
 
-    directory: Path
+    path: Path
     roster: Roster
     identities: tuple[PrivateIdentity, ...]
     new: bool
@@ -70,23 +76,23 @@ class NewRoster:
         Raises:
             OSError: a file cannot be written.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        directory = self.path.parent
+        directory.mkdir(parents=True, exist_ok=True)
         written: list[Path] = []
         for identity in self.identities:
-            path = identity_file(self.directory, identity.name)
+            path = identity_file(directory, identity.name)
             with replacing(path, mode=0o600) as file:
                 file.write(identity.to_json().encode())
             written.append(path)
         if self.new:
-            path = roster_file(self.directory)
-            with replacing(path) as file:
+            with replacing(self.path) as file:
                 file.write(self.roster.to_json().encode())
-            written.append(path)
+            written.append(self.path)
         return written
 
 
 def make_roster(
-    directory: Path,
+    path: Path,
     names: Sequence[str],
     *,
     cluster: str = "braidflow",
@@ -99,7 +105,7 @@ def make_roster(
     is written before `NewRoster.write`.
 
     Args:
-        directory: where the files are to go.
+        path: where the roster is to go; the identities go beside it.
         names: the members, in the order of their numbers.
         cluster: the name of the cluster.
         random: what makes unpredictable bytes.
@@ -108,7 +114,7 @@ def make_roster(
         IdentityError: there is another roster, or a name or a file cannot be used.
         OSError: a file cannot be read.
     """
-    path = roster_file(directory)
+    directory = path.parent
     found = read_roster(path) if path.exists() else None
     wanted = tuple(dict.fromkeys(names))
     if found is not None and (found.names, found.cluster) != (wanted, cluster):
@@ -131,4 +137,4 @@ def make_roster(
     roster = Roster(cluster, 1, tuple(member.public for member in members))
     if found is not None and found.members != roster.members:
         raise IdentityError(f"{path} has other keys than the identities beside it")
-    return NewRoster(directory, found or roster, tuple(made), found is None)
+    return NewRoster(path, found or roster, tuple(made), found is None)

@@ -3,10 +3,11 @@
 python -m jobs keys DIR root leaf-1 leaf-2   the authority, if there is none, and these nodes
 python -m jobs keys DIR                      renew the nodes that are there
 python -m jobs keys DIR n1 n2 n3 n4 --roster the same, with identities for a group that votes
+python -m jobs keys DIR c1 c2 --clients      the same for those who ask that group
 
 Each node needs ``ca.crt`` and its own ``NAME.pem``, which it reads again for each connection: a
 renewed file may be copied over the old one (under another name and renamed) while the node runs.
-``ca.key`` stays where certificates are made. What `--roster` makes is told in `jobs.identities`.
+``ca.key`` stays where certificates are made. What the last two make is told in `jobs.identities`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from connectors.quic.certificates import (
     node_name,
     node_names,
 )
-from jobs.identities import make_roster, roster_file
+from jobs.identities import clients_file, make_roster, roster_file
 from state.identity import IdentityError
 
 
@@ -79,19 +80,22 @@ def run(
     days: float | None = None,
     ca_days: float | None = None,
     cluster: str | None = None,
+    clients: bool = False,
 ) -> int:
     """Make keys and print what was written; return the exit code, 2 after an error.
 
-    With a `cluster`, also the identities of the nodes and the roster of that cluster.
+    With a `cluster`, also the identities of the nodes and the roster of that cluster, or that of
+    its `clients`.
     """
     try:
         members = [node_name(name) for name in names] or node_names(directory) or [_host()]
-        group = None if cluster is None else make_roster(directory, members, cluster=cluster)
+        public = (clients_file if clients else roster_file)(directory)
+        group = None if cluster is None else make_roster(public, members, cluster=cluster)
         issued = make_keys(directory, names, addresses=addresses, days=days, ca_days=ca_days)
         lines = [(i.path, f"valid until {i.not_after:%F %H:%M} UTC") for i in issued]
         if group is not None:
-            about = f"epoch {group.roster.epoch} of {cluster}, members: {len(group.roster)}"
-            public = roster_file(directory)
+            whom = "clients" if clients else "members"
+            about = f"epoch {group.roster.epoch} of {cluster}, {whom}: {len(group.roster)}"
             lines += [(p, about if p == public else "private") for p in group.write()]
     except (CertificateError, IdentityError, OSError) as error:
         print(f"keys: {error}", file=sys.stderr)

@@ -3,14 +3,12 @@
 A member's directory of keys holds
 
 - ``ca.crt`` and ``NAME.pem``: for the links (mutual TLS)
-- ``NAME.identity.json``: what it signs with; a secret
-- ``roster.json``: the replicas' public keys, in the order in which they lead
-- ``clients.json``: those of clients, in the same form, if there are any
+- ``NAME.identity.json``, ``roster.json`` and, where there are clients, ``clients.json``: see
+  `jobs.identities`
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -19,19 +17,24 @@ from pathlib import Path
 from typing import Self
 
 from connectors.mesh import QuicMesh
-from connectors.quic import Identity
+from connectors.quic import Identity, Limits
 from connectors.quic.certificates import (
     authority_certificate,
     make_authority,
     make_node,
     node_file,
 )
-from connectors.quic.connection import Limits
-from state.identity import IdentityError, PrivateIdentity, Roster
+from jobs.identities import (
+    clients_file,
+    identity_file,
+    make_roster,
+    read_identity,
+    read_roster,
+    roster_file,
+)
+from state.identity import IdentityError
 from state.pbft import Group
 from state.pbft.keys import Keys
-
-ROSTER, CLIENTS = "roster.json", "clients.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +66,12 @@ class Membership:
         """
         tls = Identity.load(directory, name)
         path = identity_file(directory, name)
-        identity = PrivateIdentity.from_json(path.read_bytes(), str(path))
+        identity = read_identity(path)
         if identity.name != name:
             raise IdentityError(f"{path}: the identity of {identity.name}, not of {name}")
-        replicas = _read(roster or directory / ROSTER)
-        found = clients or directory / CLIENTS
-        others = _read(found).members if clients is not None or found.exists() else ()
+        replicas = read_roster(roster or roster_file(directory))
+        found = clients or clients_file(directory)
+        others = read_roster(found).members if clients is not None or found.exists() else ()
         return cls(
             name,
             Group(replicas.cluster, replicas.names),
@@ -109,15 +112,6 @@ class Membership:
         return mesh
 
 
-def identity_file(directory: Path, name: str) -> Path:
-    """Return where a member's private identity is."""
-    return directory / f"{name}.identity.json"
-
-
-def _read(path: Path) -> Roster:
-    return Roster.from_json(path.read_bytes(), str(path))
-
-
 def make_members(
     directory: Path, replicas: Sequence[str], clients: Sequence[str], *, cluster: str
 ) -> dict[str, Path]:
@@ -134,23 +128,19 @@ def make_members(
     Returns:
         Each member's directory of keys.
     """
-    names = [*replicas, *clients]
-    secret = {name: PrivateIdentity.generate(name, os.urandom(32)) for name in names}
-    roster = Roster(cluster, 1, tuple(secret[name].public for name in replicas))
-    others = Roster(cluster, 1, tuple(secret[name].public for name in clients))
     made = {}
     with tempfile.TemporaryDirectory(prefix="authority-") as place:
         authority = Path(place)
         make_authority(authority)
-        for name in names:
+        for path, names in ((roster_file(authority), replicas), (clients_file(authority), clients)):
+            make_roster(path, names, cluster=cluster).write()
+        shared = authority_certificate(authority), roster_file(authority), clients_file(authority)
+        for name in (*replicas, *clients):
+            make_node(authority, name)
             keys = made[name] = directory / name / "keys"
             keys.mkdir(parents=True)
-            make_node(authority, name)
-            shutil.copy2(authority_certificate(authority), keys)
-            shutil.move(node_file(authority, name), keys)
-            path = identity_file(keys, name)
-            path.touch(mode=0o600, exist_ok=False)
-            path.write_text(secret[name].to_json())
-            (keys / ROSTER).write_text(roster.to_json())
-            (keys / CLIENTS).write_text(others.to_json())
+            for path in shared:
+                shutil.copy2(path, keys)
+            for path in (node_file(authority, name), identity_file(authority, name)):
+                shutil.move(path, keys)
     return made

@@ -23,7 +23,7 @@ _SAY = 1.0
 """Seconds between two plain lines."""
 _NOTES = 4
 """What happened last, in lines under the table."""
-_STYLE = {"active": "green", "down": "red", "changing view": "yellow", "transferring": "yellow"}
+_STYLE = {"active": "green", "down": "red", "changing": "yellow", "transferring": "yellow"}
 
 
 class Latencies:
@@ -126,7 +126,7 @@ class Board:
 
     def table(self) -> Group:
         """Return what is shown."""
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for title in ("replica", "state", "view", "stable", "final", "executed", "waiting"):
             table.add_column(title, justify="left" if title in ("replica", "state") else "right")
         table.add_column("evidence", justify="right")
@@ -134,7 +134,7 @@ class Board:
         for name in self._names:
             standing = self._standings.get(name)
             state = self._state(name)
-            mark = f" ({self._marks[name]})" if name in self._marks else ""
+            mark = f" {self._marks[name]}" if name in self._marks else ""
             cells = [Text(f"{'*' if name == lead else ' '}{name}{mark}")]
             cells.append(Text(state, style=_STYLE.get(state, "")))
             for field in ("view", "stable", "final", "executed", "waiting", "evidence"):
@@ -149,7 +149,7 @@ class Board:
             return "down" if name in self._down else "starting"
         if standing["transferring"]:
             return "transferring"
-        return "active" if standing["active"] else "changing view"
+        return "active" if standing["active"] else "changing"
 
     def _primary(self) -> str | None:
         """Return who leads the greatest view that a replica is in."""

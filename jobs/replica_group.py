@@ -205,8 +205,8 @@ class LocalGroup:
         if self._settings.byzantine:
             self._board.mark(self.names[0], self._settings.byzantine)
         try:
-            # Not here: while a source keeps the worker, the epochs of the others run apart, and then
-            # wait for each other as long, each time.
+            # Not in this thread: while one source keeps the worker, the epochs of the others run
+            # apart, and each time then waits as long.
             with ThreadPoolExecutor(1) as starter:
                 starting = starter.submit(self._processes.start)
                 while not starting.done():

@@ -12,7 +12,9 @@ from state.identity import IdentityError, PrivateIdentity
 
 def test_seeds_are_passed_in_and_nothing_is_written_before_it_is_asked_for(tmp_path: Path) -> None:
     seeds = iter([bytes([1] * 32), bytes([2] * 32)])
-    made = make_roster(tmp_path / "keys", ["b", "a"], cluster="c", random=lambda _: next(seeds))
+    made = make_roster(
+        roster_file(tmp_path / "keys"), ["b", "a"], cluster="c", random=lambda _: next(seeds)
+    )
     assert not (tmp_path / "keys").exists()
     assert made.roster.names == ("b", "a")
     written = made.write()
@@ -23,7 +25,7 @@ def test_seeds_are_passed_in_and_nothing_is_written_before_it_is_asked_for(tmp_p
     ]
     assert read_identity(written[0]) == PrivateIdentity.generate("b", bytes([1] * 32))
     assert read_roster(written[2]) == made.roster
-    assert make_roster(tmp_path / "keys", ["b", "a"], cluster="c").write() == []
+    assert make_roster(roster_file(tmp_path / "keys"), ["b", "a"], cluster="c").write() == []
 
 
 def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
@@ -36,4 +38,4 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../n", "N", ""])
 def test_names_that_cannot_be(tmp_path: Path, name: str) -> None:
     with pytest.raises(IdentityError, match="cannot name a member"):
-        make_roster(tmp_path, [name])
+        make_roster(roster_file(tmp_path), [name])
