@@ -40,7 +40,9 @@ class Snapshot:
 
     def part(self, index: int) -> bytes:
         """Return a chunk, or the list of their hashes for -1."""
-        return self.hashes if index < 0 else self.data[index * self._chunk :][: self._chunk]
+        return (
+            self.hashes if index < 0 else self.data[index * self._chunk : (index + 1) * self._chunk]
+        )
 
 
 class Checkpoints:
@@ -138,7 +140,7 @@ class Transfer:
         return not self._asked
 
     def stuck(self, now: float) -> bool:
-        """Return whether nothing has come for long: others may not have that state any more."""
+        """Return whether nothing new has come for long: others may not have that state any more."""
         return now > self._heard + 2 * self._settings.longest_resend
 
     @property
@@ -155,20 +157,21 @@ class Transfer:
                 return False
             if digest("state", part.data) != part.digest:
                 return False
+            self._arrived(part.index, now, new=self._hashes is None)
             self._hashes = part.data
-            self._arrived(part.index, now)
             return True
         if self._hashes is None or part.index >= self._count:
             return False
         if hashlib.sha256(part.data).digest() != self._hashes[32 * part.index :][:32]:
             return False
+        self._arrived(part.index, now, new=part.index not in self._parts)
         self._parts[part.index] = part.data
-        self._arrived(part.index, now)
         return True
 
-    def _arrived(self, index: int, now: float) -> None:
+    def _arrived(self, index: int, now: float, *, new: bool) -> None:
         self._asked.discard(index)
-        self._heard = now
+        if new:
+            self._heard = now
 
     def done(self) -> Snapshot | None:
         """Return the state when all of it is here."""

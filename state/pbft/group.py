@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from state.pbft.messages import MAX_GROUP
+
 
 class Group:
     """The replicas of a cluster and the sizes of their quorums.
@@ -20,7 +22,7 @@ class Group:
             replicas in turn if not given.
 
     Raises:
-        ValueError: n < 3f + 1, a name is given twice, or a leader is no replica.
+        ValueError: n < 3f + 1 or n > 256, a name is given twice, or a leader is no replica.
 
     >>> group = Group("demo", ["a", "b", "c", "d"])
     >>> group.f, group.quorum, group.primary(5)
@@ -48,6 +50,8 @@ class Group:
             raise ValueError(
                 f"{self.n} replicas cannot bear {self.f} faulty ones: {3 * self.f + 1} are needed"
             )
+        if self.n > MAX_GROUP:
+            raise ValueError(f"{self.n} replicas: a group has {MAX_GROUP} at most")
         if len(self.members) != self.n:
             raise ValueError("two replicas have the same name")
         if not self._leaders or not self.members.issuperset(self._leaders):

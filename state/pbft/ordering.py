@@ -11,6 +11,7 @@ from state.pbft.authentication import sign, valid
 from state.pbft.events import Rejected
 from state.pbft.ledger import Ledger
 from state.pbft.messages import (
+    MAX_OPERATIONS,
     Accusation,
     Batch,
     Claim,
@@ -28,6 +29,9 @@ from state.pbft.port import Port
 from state.pbft.records import Accepted, Body, Prepared
 from state.pbft.requests import Requests
 from state.pbft.slots import Slot, Slots
+
+_AROUND_OPERATION, _AROUND_REQUEST = 5, 1000
+"""Bytes that a batch has for each, at most, beside what the operations are."""
 
 _Vote = TypeVar("_Vote", Prepare, Commit)
 
@@ -50,6 +54,12 @@ class Ordering:
         """The primary's requests that it has not proposed in this view."""
         self.accusations: list[Accusation] = []
         """Found, and not dealt with yet."""
+        settings = port.settings
+        self._largest = (
+            max(settings.batch_bytes, settings.max_request)
+            + _AROUND_OPERATION * MAX_OPERATIONS
+            + _AROUND_REQUEST * settings.batch_operations
+        )
         self._written: set[bytes] = set()
         """Digests of batches that are in the vote log."""
 
@@ -133,6 +143,9 @@ class Ordering:
         """Take a batch that some slot names, and vote for it where it was proposed."""
         key = digest("batch", data)
         if self._slots.batch(key) is not None or key not in self.missing():
+            return
+        if len(data) > self._largest:
+            self._port.emit(Rejected(sender, f"a batch of {len(data)} bytes is too large"))
             return
         try:
             self._slots.put_batch(data, decode_batch(data))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from state.pbft.authentication import Authenticator, close
-from state.pbft.events import Effect, Persist, Rewrite, Send, Settings
+from state.pbft.events import Effect, Persist, Rejected, Rewrite, Send, Settings
 from state.pbft.group import Group
 from state.pbft.messages import AnyMessage
 from state.pbft.records import Record, encode_record
@@ -93,10 +93,16 @@ class Port:
         self._records = []
         if self._out:
             out, self._out = self._out, {}
-            effects += [Send(to, close(self.keys, to, said)) for to, said in out.items()]
+            effects += [self._bundle(to, said) for to, said in out.items()]
         effects += self._effects
         self._effects = []
         return effects
+
+    def _bundle(self, to: str, said: list[AnyMessage]) -> Send | Rejected:
+        try:
+            return Send(to, close(self.keys, to, said))
+        except KeyError:  # a client that is known to a quorum, but not here
+            return Rejected(to, "there is no key for it here: it is not answered")
 
 
 def _encoded(records: Iterable[Record]) -> list[bytes]:

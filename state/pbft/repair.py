@@ -29,10 +29,12 @@ from state.pbft.views import Views
 _HAS, _PREPARED, _COMMITTED = 1, 2, 4
 _ANSWERED = 64
 """Slots of one answer."""
+_OVERHEAD = 100
+"""Bytes of a message around its content, at least."""
 _ANSWER_BYTES = 1 << 20
 """Bytes of batches in one answer, or one batch."""
-_SLOWEST = 8
-"""How many times slower a replica that waits asks at last than at first."""
+_GRANTED = 4 << 20
+"""Bytes of batches and states that a peer gets in one `Settings.resend`, by asking for them."""
 _NEVER = float("inf")
 
 
@@ -58,8 +60,10 @@ class Repair:
         self.at = _NEVER
         """When the next STATUS is due."""
         self._attempt = 0
+        self._turn = 0
         self._idle = True
         self._answered: dict[str, float] = {}
+        self._granted: dict[str, tuple[float, int]] = {}
         self._behind: tuple[int, float] | None = None
         """A checkpoint of others that is not reached here, and since when it is known."""
 
@@ -183,9 +187,10 @@ class Repair:
         The primary does, and f + 1 others in turn, so that at least one correct replica does.
         """
         group, name = self._port.group, self._port.name
-        primary = group.primary(self._ordering.view)
-        turn = (group.replicas.index(name) + slot.seq) % group.n
-        return name == primary or turn <= group.f or receiver == primary
+        if group.primary(self._ordering.view) in (name, receiver):
+            return True
+        place = (group.replicas.index(name) - group.replicas.index(receiver)) % group.n - 1
+        return (place + slot.seq) % (group.n - 1) <= group.f
 
     def _proposal(self, slot: Slot, same: bool) -> list[PrePrepare | BatchBody]:
         digest = slot.committed[1] if slot.committed is not None else slot.digest
@@ -200,18 +205,27 @@ class Repair:
 
     def on_fetch_batches(self, sender: str, wanted: FetchBatches) -> None:
         """Send batches that are here."""
-        size = 0
         for digest in wanted.digests:
             data = self._slots.batch_bytes(digest)
-            if data is not None and size <= _ANSWER_BYTES:
-                size += len(data)
+            if data is not None and self._grants(sender, len(data)):
                 self._port.send(sender, BatchBody(data))
 
     def on_fetch_state(self, sender: str, wanted: FetchState) -> None:
         """Send part of a state that is here."""
         part = self._checkpoints.serve(wanted)
-        if part is not None:
+        if part is not None and self._grants(sender, len(part.data)):
             self._port.send(sender, part)
+
+    def _grants(self, sender: str, size: int) -> bool:
+        """Return whether a peer may have so much: a few bytes ask for many."""
+        now = self._port.now
+        since, granted = self._granted.get(sender, (-_NEVER, 0))
+        if now >= since + self._port.settings.resend:
+            since, granted = now, 0
+        if granted >= _GRANTED:
+            return False
+        self._granted[sender] = since, granted + size + _OVERHEAD
+        return True
 
     # -- state transfer ---------------------------------------------------------------------------
 
@@ -255,9 +269,10 @@ class Repair:
     def _fetch_state(self) -> None:
         assert self.transfer is not None
         others = self._port.others
+        self._turn += 1
         for i, wanted in enumerate(self.transfer.wanted()):
             # Somebody else each time, for one that does not answer, or answers wrongly.
-            self._port.send(others[(i + self._attempt) % len(others)], wanted)
+            self._port.send(others[(i + self._turn) % len(others)], wanted)
 
     def on_state_part(self, sender: str, part: StatePart) -> bool:
         """Take part of a state; return whether this replica has moved to it."""
@@ -268,6 +283,9 @@ class Repair:
             if (part.seq, part.digest) == (transfer.target.seq, transfer.target.digest):
                 self._port.emit(Rejected(sender, f"part {part.index} of a state is wrong"))
             return False
+        # As long as parts come, who does not send theirs is soon passed over.
+        self._attempt = 0
+        self.at = min(self.at, self._port.now + self._interval())
         snapshot = transfer.done()
         if snapshot is None:
             if transfer.idle:

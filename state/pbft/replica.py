@@ -118,6 +118,8 @@ class Replica:
         self._ordering = ordering = Ordering(port, slots, ledger, self._requests)
         self._views = views = Views(port, slots, ledger, ordering, checkpoints)
         self._repair = Repair(port, slots, ledger, ordering, checkpoints, views)
+        self._asked: set[tuple[str, int]] = set()
+        """Requests that came in this step."""
         self._evidence: dict[tuple[str, str, int, int], Accusation] = {}
         replay(log, port, slots, self._execution, checkpoints, ledger, ordering, views)
         self._final = ledger.final
@@ -164,6 +166,7 @@ class Replica:
             MachineError: the state machine broke its promise; this replica must not go on.
         """
         self._port.time(event.now, event.wall)
+        self._asked.clear()
         if isinstance(event, Received):
             for sender, bundle in event.bundles:
                 self._receive(sender, bundle)
@@ -268,6 +271,10 @@ class Replica:
         if fault is not None:
             self._port.emit(Rejected(sender, fault))
             return
+        key = (request.client, request.number)
+        if key in self._asked:
+            return  # answered once in a step, however often it is in it
+        self._asked.add(key)
         executed = self._ledger.answer(request.client, request.number)
         if self._ledger.over(request.client, request.number):
             return
