@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -122,6 +123,7 @@ def bound(place: Place) -> socket.socket:
     return made
 
 
+@functools.lru_cache(maxsize=4096)
 def host_port(place: Place) -> str:
     """Return a place as users write it.
 
