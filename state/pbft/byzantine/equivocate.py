@@ -1,0 +1,165 @@
+"""Replicas that tell one half of the group this and the other half that."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+
+from msgspec.structs import replace
+
+from state.pbft.authentication import Authenticator, sign
+from state.pbft.byzantine.actor import Actor, Byzantine
+from state.pbft.events import Effect
+from state.pbft.messages import (
+    NULL_DIGEST,
+    AnyMessage,
+    BatchBody,
+    Checkpoint,
+    Commit,
+    FetchBatches,
+    Prepare,
+    PrePrepare,
+    Reply,
+    ViewChange,
+    decode_batch,
+    digest,
+    encode_batch,
+)
+
+
+class Plot:
+    """What equivocating replicas have agreed on: who is told what. Several may share one."""
+
+    def __init__(self) -> None:
+        self.lies: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+        """For each view and slot the digest of the true proposal, and of the other one."""
+        self.batches: dict[bytes, bytes] = {}
+        """Batches by their digests, true or not."""
+        self.proposals: dict[tuple[int, int], PrePrepare] = {}
+        """The other proposals, signed."""
+
+
+class Equivocate(Byzantine):
+    """Tells one half of the group this and the other half that.
+
+    As a primary it proposes the batch of the replica in it to some, and another with the same
+    requests to the others, and votes for each where it was proposed. As a backup it supports the
+    lies of its `plot`; without any it votes for something else now and then.
+
+    Args:
+        replica: See :class:`Byzantine`.
+        keys: The same.
+        rng: The same.
+        plot: What it shares with others who equivocate.
+        victims: Who is told the other thing; half of the group, another one in each view, if not
+            given.
+    """
+
+    def __init__(
+        self,
+        replica: Actor,
+        keys: Authenticator,
+        rng: random.Random,
+        plot: Plot | None = None,
+        victims: Collection[str] | None = None,
+    ) -> None:
+        super().__init__(replica, keys, rng)
+        self._plot = plot if plot is not None else Plot()
+        self._victims = victims
+        self._halves: dict[int, frozenset[str]] = {}
+
+    def instead(self, to: str, messages: list[AnyMessage]) -> list[AnyMessage]:
+        """Say the other thing to the other half."""
+        for message in messages:
+            if isinstance(message, PrePrepare) and self.leads(message.view):
+                self._conceive(message)
+            elif isinstance(message, BatchBody):
+                self._plot.batches[digest("batch", message.batch)] = message.batch
+        return [self._twist(to, message) for message in messages]
+
+    def heard(self, sender: str, messages: list[AnyMessage]) -> list[Effect]:
+        """Send the other batches to those who ask, and vote for them at once."""
+        effects: list[Effect] = []
+        for message in messages:
+            if isinstance(message, FetchBatches):
+                bodies = [
+                    self._plot.batches[each]
+                    for each in message.digests
+                    if each in self._plot.batches
+                ]
+                if bodies:
+                    effects.append(self.to(sender, *map(BatchBody, bodies)))
+            elif isinstance(message, Prepare) and self.rng.random() < 0.5:
+                lie = self._plot.lies.get((message.view, message.seq))
+                if lie is not None and lie[1] == message.digest:
+                    vote = Commit(message.view, message.seq, message.digest)
+                    effects.append(self.to(sender, self._signed(vote)))
+        return effects
+
+    def _half(self, view: int, to: str) -> bool:
+        if self._victims is not None:
+            return to in self._victims
+        half = self._halves.get(view)
+        if half is None:
+            # The same half for all in the plot, so that they do not spoil each other's lies.
+            chance = random.Random(f"{self.group.cluster} {view}")
+            half = frozenset(chance.sample(self.group.replicas, self.group.n // 2))
+            self._halves[view] = half
+        return to in half
+
+    def _conceive(self, proposal: PrePrepare) -> None:
+        plot, place = self._plot, (proposal.view, proposal.seq)
+        if proposal.batch:
+            plot.batches[proposal.digest] = proposal.batch
+        known = plot.batches.get(proposal.digest)
+        if place in plot.lies or known is None:
+            return
+        batch = decode_batch(known)
+        requests = list(batch.requests)
+        which = self.rng.randrange(3)
+        if which == 0 and len(requests) > 1:
+            requests.reverse()
+        elif which == 1 and requests:
+            requests.pop()
+        other = encode_batch(replace(batch, time_ms=batch.time_ms + 1, requests=requests))
+        lie = digest("batch", other)
+        plot.batches[lie] = other
+        plot.lies[place] = proposal.digest, lie
+        unsigned = replace(proposal, digest=lie, signature=b"", batch=other)
+        plot.proposals[place] = replace(unsigned, signature=sign(self.keys, unsigned))
+
+    def _twist(self, to: str, message: AnyMessage) -> AnyMessage:
+        if isinstance(message, Reply):
+            results = [self.rng.randbytes(16)]
+            return replace(message, digest=self.invented(), results=results)
+        if not self._half(self.replica.view, to):
+            return message
+        if isinstance(message, PrePrepare):
+            if self.leads(message.view):
+                return self._plot.proposals.get((message.view, message.seq), message)
+        elif isinstance(message, Prepare | Commit):
+            other = self._other(message)
+            if other != message.digest:
+                vote: Prepare | Commit = replace(message, digest=other)
+                proposal = self._plot.proposals.get((message.view, message.seq))
+                if isinstance(vote, Prepare) and proposal is not None:
+                    vote = replace(vote, proof=proposal.signature)
+                return self._signed(vote)
+        elif isinstance(message, Checkpoint):
+            if self.rng.random() < 0.5:
+                return replace(message, digest=self.invented())
+        elif isinstance(message, ViewChange) and message.replica == self.name:
+            forgetful = replace(message, prepared=message.prepared[:-1], preprepared=[])
+            return replace(forgetful, signature=sign(self.keys, forgetful))
+        return message
+
+    def _other(self, vote: Prepare | Commit) -> bytes:
+        lie = self._plot.lies.get((vote.view, vote.seq))
+        if lie is not None:
+            return lie[1] if vote.digest == lie[0] else lie[0]
+        return NULL_DIGEST if self.rng.random() < 0.2 else vote.digest
+
+    def _signed(self, vote: Prepare | Commit) -> Prepare | Commit:
+        if self.settings.votes == "mac":
+            return vote
+        return replace(vote, signature=sign(self.keys, vote))
