@@ -175,7 +175,7 @@ class Client:
             if found != reply.digest or len(reply.results) != len(pending.request.operations):
                 self._effects.append(Rejected(sender, "the results are not those of its digest"))
                 return
-            pending.results[reply.digest] = reply.results
+            pending.results[sender] = reply.digest, reply.results
         known = pending.replies.get(sender)
         if known is None or known.phase != Phase.COMMITTED:
             pending.replies[sender] = reply
@@ -186,7 +186,7 @@ class Client:
         if certain is None:
             return
         phase, reply = certain
-        results = pending.results.get(reply.digest)
+        results = next((r for d, r in pending.results.values() if d == reply.digest), None)
         if results is None:
             return
         seconds = self._now - pending.at
@@ -217,8 +217,8 @@ class _Pending:
         self.resend_at = resend_at
         self.attempt = 0
         self.replies: dict[str, Reply] = {}
-        self.results: dict[bytes, list[bytes]] = {}
-        """By their digest."""
+        self.results: dict[str, tuple[bytes, list[bytes]]] = {}
+        """The last that each replica sent in full, and their digest."""
 
 
 def _certain(replies: dict[str, Reply], group: Group, fast: bool) -> tuple[Phase, Reply] | None:

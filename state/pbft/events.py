@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from state.pbft.messages import Accusation
+from state.pbft.messages import MAX_OPERATIONS, MAX_SLOTS, Accusation
 
 
 class Phase(enum.IntEnum):
@@ -189,9 +189,12 @@ ClientEffect = Send | Answer | Rejected
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """How fast and how large; all replicas of a group must have the same, but for `votes`.
+    """How fast and how large; all replicas of a group, and its clients, must have the same.
 
     Times are in seconds, sizes in bytes.
+
+    Raises:
+        ValueError: a setting is out of its range.
     """
 
     checkpoint: int = 128
@@ -230,3 +233,29 @@ class Settings(msgspec.Struct, frozen=True):
     """Bytes of a state that is transferred."""
     chunk: int = 64 << 10
     """Bytes of its parts."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        for name, most in (
+            ("checkpoint", MAX_SLOTS // 2),
+            ("batch_operations", MAX_OPERATIONS),
+            ("batch_bytes", None),
+            ("pipeline", None),
+            ("max_request", None),
+            ("max_waiting", 1 << 20),
+            ("chunk", None),
+            ("max_state", self.chunk << 20),
+        ):
+            value = getattr(self, name)
+            if value < 1 or (most is not None and value > most):
+                within = "be positive" if most is None else f"lie between 1 and {most}"
+                raise ValueError(f"`{name}` is {value}: it must {within}")
+        for name in ("timeout", "resend", "max_skew"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"`{name}` is {getattr(self, name)}: it must be positive")
+        for name in ("lazy", "lazy_fast"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"`{name}` is {getattr(self, name)}: it must not be negative")
+        for name, least in (("longest_timeout", self.timeout), ("longest_resend", self.resend)):
+            if not least <= getattr(self, name) < float("inf"):
+                raise ValueError(f"`{name}` is {getattr(self, name)}: it must be {least} or more")

@@ -178,7 +178,7 @@ def far_behind(lone: LoneReplica) -> Snapshot:
 
 
 def test_who_is_far_behind_gets_the_state_from_whoever_answers_rightly() -> None:
-    lone = LoneReplica("r1", settings=msgspec.structs.replace(SETTINGS, chunk=64))
+    lone = LoneReplica("r1", settings=msgspec.structs.replace(SETTINGS, chunk=64, max_state=9999))
     state = far_behind(lone)
     assert lone.replica.standing().transferring
     servers = set()
