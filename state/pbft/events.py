@@ -244,7 +244,7 @@ class Settings(msgspec.Struct, frozen=True):
             ("max_request", None),
             ("max_waiting", 1 << 20),
             ("chunk", None),
-            ("max_state", self.chunk << 20),
+            ("max_state", None),
         ):
             value = getattr(self, name)
             if value < 1 or (most is not None and value > most):
