@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import state.crdt
-from state.crdt import Document, Stamp
+from state.crdt import Document, Sequence, Stamp
 
 GOLDEN = Path(__file__).parent / "golden_v1.json"
 
@@ -32,7 +32,28 @@ def states() -> dict[str, Any]:
         document.edit(name, kind, change)
     document.read("g").compact(document.read("g").version & state.crdt.VersionVector({"ann#1": 2}))
     found = {document.kind_of(name): document.read(name) for name in "gprvlesm"}
-    return {**found, "document": document}
+    return {**found, "document": document, "text": text(), "list": numbers()}
+
+
+def text() -> Sequence:
+    """Two writers' text with a deletion, a compacted beginning, and an operation that waits."""
+    ann, bob = Sequence("ann#1"), Sequence("bob#2")
+    for delta in (ann.insert(0, "Hello wörld 🌍"), ann.delete(4, 2), ann.insert(4, ", ")):
+        bob.apply(delta)
+    ann.apply(bob.insert(6, "dear "))
+    ann.compact(ann.version)
+    lost, late = bob.insert(0, ">"), bob.insert(1, " ")
+    assert lost != late
+    ann.apply(late)
+    return ann
+
+
+def numbers() -> Sequence:
+    """A list of plain values."""
+    ann = Sequence("ann#1", kind="list")
+    ann.insert(0, [1, None, {"a": [2.5, b"x"]}, "t"])
+    ann.delete(1, 1)
+    return ann
 
 
 @pytest.mark.parametrize("kind", sorted(states()))
