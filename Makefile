@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup market telemetry telemetry-tree test lint format bench soak browser clean
+.PHONY: help setup market telemetry telemetry-tree test lint format bench soak mutants browser clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench: $(READY) ## Run every benchmark, one after the other (NAB=path adds the N
 
 soak: $(READY) ## Run the long tests
 	$(PY) -m pytest -m soak $(ARGS)
+
+mutants: $(READY) ## Put deliberate bugs into the agreement protocol, one by one; the tests must catch each
+	$(PY) -m tests.simulation.mutants $(ARGS)
 
 browser: ## Install Chromium, without which the browser tests skip (Debian, as root)
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }

@@ -475,18 +475,18 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def copy(directory: Path, mutant: Mutant | None) -> None:
-    """Copy the code into a directory, with a bug in it.
+def copy(directory: Path, mutant: Mutant | None, root: Path = ROOT) -> None:
+    """Copy the code from `root` into a directory, with a bug in it.
 
     Raises:
         ValueError: a passage that is to be changed is not there, or more than once.
     """
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "state", directory / "state", ignore=ignored)
+    shutil.copytree(root / "state", directory / "state", ignore=ignored)
     shutil.copytree(
-        ROOT / "tests" / "simulation", directory / "tests" / "simulation", ignore=ignored
+        root / "tests" / "simulation", directory / "tests" / "simulation", ignore=ignored
     )
-    shutil.copy(ROOT / "pyproject.toml", directory)
+    shutil.copy(root / "pyproject.toml", directory)
     for edit in mutant.edits if mutant is not None else ():
         path = directory / "state" / "pbft" / edit.file
         text = path.read_text()
@@ -498,7 +498,7 @@ def copy(directory: Path, mutant: Mutant | None) -> None:
         path.write_text(text.replace(edit.old, edit.new))
 
 
-def hunt(mutant: Mutant | None) -> Outcome:
+def hunt(mutant: Mutant | None, root: Path = ROOT) -> Outcome:
     """Run the tests on a copy with a bug in it until one fails.
 
     Raises:
@@ -507,7 +507,7 @@ def hunt(mutant: Mutant | None) -> Outcome:
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        copy(directory, mutant)
+        copy(directory, mutant, root)
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TESTS]
         environment = os.environ | {"PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
@@ -527,35 +527,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="only these")
     parser.add_argument("--list", action="store_true", help="say which there are")
-    parser.add_argument("--check", action="store_true", help="only whether all can be made")
     args = parser.parse_args()
     chosen = [each for each in MUTANTS if not args.names or each.name in args.names]
     if args.list:
         for each in MUTANTS:
             print(f"{each.name:28} {each.what}")
         return
-    if args.check:
-        for each in chosen:
-            with tempfile.TemporaryDirectory() as name:
-                copy(Path(name), each)
-        print(f"{len(chosen)} mutants can be made")
-        return
-    if not args.names:
-        plain = hunt(None)
+    with tempfile.TemporaryDirectory() as name:
+        # All are made of the same code, whatever happens to it meanwhile.
+        copy(Path(name), None)
+        sys.exit(not _hunt_all(chosen, Path(name), plain_first=not args.names))
+
+
+def _hunt_all(mutants: list[Mutant], root: Path, *, plain_first: bool) -> bool:
+    if plain_first:
+        plain = hunt(None, root)
         print(f"{'(no bug)':28} {plain.seconds:6.1f} s  {plain.by or 'all tests pass'}", flush=True)
         if plain.caught:
-            sys.exit(1)
+            return False
     survived = []
-    for each in chosen:
-        outcome = hunt(each)
+    for each in mutants:
+        outcome = hunt(each, root)
         said = f"caught by {outcome.by}" if outcome.caught else "NOT CAUGHT"
         print(f"{each.name:28} {outcome.seconds:6.1f} s  {said}", flush=True)
         if not outcome.caught:
             survived.append(each.name)
     print(
-        f"{len(chosen) - len(survived)} of {len(chosen)} caught; not caught: {survived or 'none'}"
+        f"{len(mutants) - len(survived)} of {len(mutants)} caught; not caught: {survived or 'none'}"
     )
-    sys.exit(bool(survived))
+    return not survived
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ def draw(seed: int, *, fast: bool | None = None) -> Scenario:
         votes=rng.choice(["mac", "mac", "signature"]),
         max_waiting=rng.choice([4, 64]),
         chunk=rng.choice([64, 256, 1 << 16]),
+        max_state=1 << 20,
     )
     most = (n - 1) // 3
     faulty = rng.choices([0, rng.randint(1, most), most], [30, 20, 50])[0]

@@ -16,6 +16,7 @@ from state.pbft.messages import (
     BatchBody,
     Checkpoint,
     Commit,
+    Decided,
     FetchBatches,
     Prepare,
     PrePrepare,
@@ -145,6 +146,8 @@ class Equivocate(Byzantine):
                 if isinstance(vote, Prepare) and proposal is not None:
                     vote = replace(vote, proof=proposal.signature)
                 return self._signed(vote)
+        elif isinstance(message, Decided):
+            return replace(message, digest=self._other(message))
         elif isinstance(message, Checkpoint):
             if self.rng.random() < 0.5:
                 return replace(message, digest=self.invented())
@@ -153,7 +156,7 @@ class Equivocate(Byzantine):
             return replace(forgetful, signature=sign(self.keys, forgetful))
         return message
 
-    def _other(self, vote: Prepare | Commit) -> bytes:
+    def _other(self, vote: Prepare | Commit | Decided) -> bytes:
         lie = self._plot.lies.get((vote.view, vote.seq))
         if lie is not None:
             return lie[1] if vote.digest == lie[0] else lie[0]

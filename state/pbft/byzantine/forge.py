@@ -19,6 +19,7 @@ from state.pbft.messages import (
     Checkpoint,
     Claim,
     Commit,
+    Decided,
     NewView,
     Prepare,
     PrePrepare,
@@ -88,7 +89,7 @@ class Forge(Byzantine):
             return replace(unsigned, signature=sign(self.keys, unsigned))
         if isinstance(message, Prepare):
             return replace(message, digest=self._digest(), proof=rng.randbytes(64))
-        if isinstance(message, Commit):
+        if isinstance(message, Commit | Decided):
             return replace(message, digest=self._digest())
         if isinstance(message, Checkpoint):
             ahead = rng.choice([0, self.settings.checkpoint])
@@ -148,14 +149,15 @@ class Forge(Byzantine):
         victim = rng.choice(self.others)
         junk = rng.randbytes(64)
         view = self._view()
-        change = ViewChange(view + 1, victim, 0, [], [Claim(seq, self._digest(), view)], [], junk)
+        change = self._false_change(victim, view + 1)
         made: list[Callable[[], AnyMessage]] = [
             lambda: PrePrepare(view, seq, NULL_DIGEST, junk),
             lambda: self._own(PrePrepare(view, seq, NULL_DIGEST, b"")),
             lambda: Prepare(view, seq, self._digest(), junk, junk),
             lambda: Commit(view, seq, self._digest(), junk),
             lambda: change,
-            lambda: NewView(view + 1, [change], Checkpoint(0, self.invented()), [], junk),
+            lambda: NewView(view + 1, [change], change.checkpoints[0], [], junk),
+            lambda: Decided(view, seq, self._digest()),
             lambda: Checkpoint(seq + self.settings.checkpoint, self.invented()),
             lambda: Accusation(
                 victim,
@@ -165,6 +167,13 @@ class Forge(Byzantine):
             self._false_request,
         ]
         return rng.choice(made)()
+
+    def _false_change(self, victim: str, view: int) -> ViewChange:
+        """Return what a victim might have said, but has not signed."""
+        low = self.replica.standing().stable
+        claims = [Claim(low + 1, self._digest(), view - 1)]
+        marks = [Checkpoint(low, self.invented())]
+        return ViewChange(view, victim, low, marks, claims, claims, self.rng.randbytes(64))
 
     def _own(self, proposal: PrePrepare) -> PrePrepare:
         return replace(proposal, signature=sign(self.keys, proposal))
