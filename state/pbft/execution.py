@@ -77,7 +77,7 @@ class Execution:
             results = self._machine.apply(operations)
         except Exception as error:
             raise MachineError(f"{where} raised {error!r}: it must answer with a result") from error
-        if len(results) != len(operations) or not all(isinstance(r, bytes) for r in results):
+        if len(results) != len(operations) or set(map(type, results)) - {bytes}:
             raise MachineError(
                 f"{where} returned {len(results)} results for {len(operations)} operations: "
                 "it must return bytes for each"

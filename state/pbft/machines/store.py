@@ -104,9 +104,9 @@ _encoder = msgspec.msgpack.Encoder()
 _operations: msgspec.msgpack.Decoder[StoreOperation] = msgspec.msgpack.Decoder(StoreOperation)
 _results: msgspec.msgpack.Decoder[StoreResult] = msgspec.msgpack.Decoder(StoreResult)
 _snapshots = msgspec.msgpack.Decoder(tuple[int, list[tuple[Key, Value]]])
-_MALFORMED = Refused("this is no operation of a store")
-_FULL = Refused("the store is full")
-_DONE, _NOT_DONE = Written(True), Written(False)
+_MALFORMED = _encoder.encode(Refused("this is no operation of a store"))
+_FULL = _encoder.encode(Refused("the store is full"))
+_DONE, _NOT_DONE = _encoder.encode(Written(True)), _encoder.encode(Written(False))
 
 
 def operation(asked: StoreOperation) -> bytes:
@@ -152,7 +152,7 @@ class Store:
 
     def apply(self, batch: Sequence[Operation]) -> list[bytes]:
         """Carry out operations; see :class:`~state.pbft.machine.StateMachine`."""
-        return [_encoder.encode(self._carry_out(each.data)) for each in batch]
+        return [self._carry_out(each.data) for each in batch]
 
     def snapshot(self) -> bytes:
         """Return the pairs, in the order of their keys."""
@@ -181,32 +181,34 @@ class Store:
             raise ValueError(f"a store's snapshot of {size} bytes; at most {self._max_bytes} fit")
         self._values, self._sorted, self._bytes = dict(pairs), keys, size
 
-    def _carry_out(self, data: bytes) -> StoreResult:
+    def _carry_out(self, data: bytes) -> bytes:
         try:
             asked = _operations.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _MALFORMED
-        match asked:
-            case Get(key):
-                return Found(self._values.get(key))
-            case Put(key, value):
-                return self._set(key, value)
-            case Delete(key):
-                return self._set(key, None) if key in self._values else _NOT_DONE
-            case CompareAndSet(key, expected, value):
-                found = self._values.get(key)
-                return self._set(key, value) if found == expected else Written(False, found)
-            case List(prefix, after, limit):
-                return self._list(prefix, after, limit)
+        if isinstance(asked, Put):
+            return self._set(asked.key, asked.value)
+        if isinstance(asked, Get):
+            return _encoder.encode(Found(self._values.get(asked.key)))
+        if isinstance(asked, CompareAndSet):
+            found = self._values.get(asked.key)
+            if found != asked.expected:
+                return _encoder.encode(Written(False, found))
+            return self._set(asked.key, asked.value)
+        if isinstance(asked, Delete):
+            return self._set(asked.key, None) if asked.key in self._values else _NOT_DONE
+        return _encoder.encode(self._list(asked.prefix, asked.after, asked.limit))
 
-    def _set(self, key: bytes, value: bytes | None) -> StoreResult:
+    def _set(self, key: bytes, value: bytes | None) -> bytes:
         old = self._values.get(key)
-        size = self._bytes - _size(key, old) + _size(key, value)
-        if size > self._max_bytes and size > self._bytes:
-            return _FULL
-        self._bytes = size
-        if (old is None) != (value is None):
+        if old is not None and value is not None:
+            more = len(value) - len(old)
+        else:
+            more = _size(key, value) - _size(key, old)
             self._sorted = None
+        if more > 0 and self._bytes + more > self._max_bytes:
+            return _FULL
+        self._bytes += more
         if value is None:
             self._values.pop(key, None)
         else:
