@@ -89,6 +89,7 @@ class Invariants:
         self.results: dict[tuple[str, int], tuple[int, list[bytes]]] = {}
         self.answers: dict[tuple[str, int], Answer] = {}
         self.accused: set[str] = set()
+        self.accusations: list[Accusation] = []
         self.views = 0
         """The greatest view that any correct replica has entered."""
         self._keys = keys
@@ -241,6 +242,7 @@ class Invariants:
         if not proves(self._keys, accusation):
             raise Violation(f"{node} has an accusation that proves nothing: {accusation}")
         self.accused.add(accusation.accused)
+        self.accusations.append(accusation)
 
     def settled(self) -> None:
         """Check, when all is done, that every answer became part of the history."""

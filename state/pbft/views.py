@@ -209,10 +209,13 @@ class Views:
         for change in changes:
             if change.view != new_view.view:
                 return f"{change.replica!r} wants view {change.view}"
-            if self.changes.get(change.replica) != change:
+            known = self.changes.get(change.replica)
+            if known != change:
                 fault = self._fault(change)
                 if fault is not None:
                     return fault
+                if known is not None and known.view == change.view:
+                    self._ordering.accusations.append(Accusation(change.replica, known, change))
         found = select(changes, port.group, window=self._slots.window, fast=port.settings.fast)
         if found != (new_view.checkpoint, new_view.selected):
             return "it does not follow from what the replicas said"

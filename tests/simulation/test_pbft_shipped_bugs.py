@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from state.pbft.authentication import MAC_BYTES
-from state.pbft.byzantine import Equivocate, Forge, Silent
+from state.pbft.byzantine import Equivocate, Forge
 from state.pbft.events import Settings
 from state.pbft.messages import Commit, decode
 from state.pbft.simulator import Node, ReplicaNode, Simulator
@@ -143,28 +143,6 @@ def test_one_that_was_told_something_else_gets_what_the_quorum_got(mode: str) ->
 
 
 @MODES
-def test_a_primary_that_equivocates_is_found_out(mode: str) -> None:
-    for n, seed in ((4, 7), (7, 8)):
-        world = Simulator(seed, n=n, settings=settings(mode), faulty={"r0": Equivocate}, watch=True)
-        world.start()
-        submit(world, 5, pace=0.1)
-        all_done(world)
-        assert world.judge.accused == {"r0"}
-        witnesses = [node.id for node in world.correct() if node.effects["Evidence"]]
-        assert len(witnesses) == n - 1, "evidence is passed on"
-
-
-@MODES
-def test_silence_is_never_evidence(mode: str) -> None:
-    world = Simulator(9, n=7, settings=settings(mode), faulty={"r0": Silent, "r1": Silent})
-    world.start()
-    submit(world, 5, pace=0.1)
-    all_done(world)
-    assert not world.judge.accused
-    assert max(views(world).values()) == 2
-
-
-@MODES
 def test_ten_split_in_halves_execute_nothing(mode: str) -> None:
     world = Simulator(10, n=10, clients=2, settings=settings(mode), watch=True)
     names = list(world.replicas)
@@ -178,19 +156,3 @@ def test_ten_split_in_halves_execute_nothing(mode: str) -> None:
     world.heal()
     all_done(world)
     assert len(world.judge.answers) == 2
-
-
-def test_a_proposal_of_another_view_is_no_evidence() -> None:
-    """The same slot may hold other batches in other views: that accuses nobody."""
-    for seed in range(5):
-        world = Simulator(20 + seed, settings=settings("tentative"), loss=0.3, watch=True)
-        world.start()
-        for turn in range(6):
-            name = f"r{turn % 4}"
-            world.cut([name], [each for each in world.replicas if each != name])
-            submit(world, 3, pace=0.3)
-            world.heal()
-        world.loss = 0.0
-        all_done(world)
-        assert not world.happened["Evidence"]
-        assert max(views(world).values()) >= 1

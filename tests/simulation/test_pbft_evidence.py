@@ -1,0 +1,122 @@
+"""Who contradicts itself is found out; who is silent, slow or cut off is never accused."""
+
+import pytest
+from msgspec.structs import replace
+
+from state.pbft.byzantine import Delay, Equivocate, Silent
+from state.pbft.events import Settings
+from state.pbft.messages import Commit, Prepare, ViewChange
+from state.pbft.simulator import Simulator
+
+MODES = pytest.mark.parametrize("mode", ["committed", "tentative", "fast"])
+
+
+def settings(mode: str) -> Settings:
+    return Settings(
+        checkpoint=4,
+        timeout=0.5,
+        longest_timeout=4.0,
+        longest_resend=0.5,
+        tentative=mode != "committed",
+        fast=mode == "fast",
+    )
+
+
+def submit(world: Simulator, count: int, *, pace: float = 0.02) -> None:
+    client = world.clients["c0"]
+    for i in range(count):
+        client.submit([b"%s%d" % (b"?!"[i % 2 :][:1], i)])
+        world.run(pace)
+
+
+def all_done(world: Simulator, limit: float = 30.0) -> None:
+    assert world.run_until(lambda: world.idle() and world.level(), limit=limit), (
+        f"seed {world.seed}: "
+        f"{[(node.id, node.replica and node.replica.standing()) for node in world.correct()]}"
+    )
+    world.judge.settled()
+
+
+def views(world: Simulator) -> dict[str, int]:
+    return {node.id: node.replica.view for node in world.correct() if node.replica is not None}
+
+
+@MODES
+def test_a_primary_that_equivocates_is_found_out(mode: str) -> None:
+    for n, seed in ((4, 7), (7, 8)):
+        world = Simulator(seed, n=n, settings=settings(mode), faulty={"r0": Equivocate}, watch=True)
+        world.start()
+        submit(world, 5, pace=0.1)
+        all_done(world)
+        assert world.judge.accused == {"r0"}
+        witnesses = [node.id for node in world.correct() if node.effects["Evidence"]]
+        assert len(witnesses) == n - 1, "evidence is passed on"
+
+
+@MODES
+def test_silence_is_never_evidence(mode: str) -> None:
+    world = Simulator(9, n=7, settings=settings(mode), faulty={"r0": Silent, "r1": Silent})
+    world.start()
+    submit(world, 5, pace=0.1)
+    all_done(world)
+    assert not world.judge.accused
+    assert max(views(world).values()) == 2
+
+
+@MODES
+def test_votes_that_contradict_each_other_are_found_out_where_they_are_signed(mode: str) -> None:
+    found: set[type] = set()
+    for seed in range(4):
+        signing = replace(settings(mode), votes="signature", checkpoint=16)
+        world = Simulator(30 + seed, settings=signing, faulty={"r3": Equivocate}, loss=0.2)
+        world.start()
+        submit(world, 20, pace=0.1)
+        world.loss = 0.0
+        all_done(world)
+        assert world.judge.accused <= {"r3"}
+        found |= {type(each.first) for each in world.judge.accusations}
+    assert found & {Prepare, Commit}
+
+
+@MODES
+def test_view_changes_that_contradict_each_other_are_found_out(mode: str) -> None:
+    """Half of the group gets another one; the NEW-VIEW shows all what the primary got."""
+    found: set[type] = set()
+    for seed in range(4):
+        many = replace(settings(mode), checkpoint=16)
+        world = Simulator(40 + seed, n=7, settings=many, faulty={"r6": Equivocate}, watch=True)
+        world.start()
+        submit(world, 5, pace=0.1)
+        world.split(["r0"], [name for name in world.replicas if name != "r0"])
+        submit(world, 5, pace=0.3)
+        world.heal()
+        all_done(world)
+        assert world.judge.accused <= {"r6"}
+        found |= {type(each.first) for each in world.judge.accusations}
+    assert ViewChange in found
+
+
+@MODES
+def test_slowness_is_never_evidence(mode: str) -> None:
+    world = Simulator(50, n=7, settings=settings(mode), faulty={"r0": Delay, "r1": Delay})
+    world.latency = (0.1, 0.4)
+    world.start()
+    submit(world, 5, pace=0.3)
+    all_done(world)
+    assert not world.judge.accused
+
+
+def test_a_proposal_of_another_view_is_no_evidence() -> None:
+    """The same slot may hold other batches in other views: that accuses nobody."""
+    for seed in range(5):
+        world = Simulator(20 + seed, settings=settings("tentative"), loss=0.3, watch=True)
+        world.start()
+        for turn in range(6):
+            name = f"r{turn % 4}"
+            world.cut([name], [each for each in world.replicas if each != name])
+            submit(world, 3, pace=0.3)
+            world.heal()
+        world.loss = 0.0
+        all_done(world)
+        assert not world.happened["Evidence"]
+        assert max(views(world).values()) >= 1
