@@ -192,8 +192,8 @@ def plot(path: Path, by_leaves: list[dict[str, float]], by_hosts: list[dict[str,
         _panel(470, "hosts, with a million leaves", by_hosts, "hosts"),
     ]
     for i, (_, colour, label) in enumerate(_SERIES):
-        parts.append(f'<path d="M{70 + 150 * i} 15h18" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<text x="{94 + 150 * i}" y="19">{label}</text>')
+        parts.append(f'<path d="M{70 + 140 * i} 15h18" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<text x="{94 + 140 * i}" y="19">{label}</text>')
     path.write_text(
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 350" '
         'font-family="sans-serif" font-size="12">\n'
