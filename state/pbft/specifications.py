@@ -100,8 +100,8 @@ class LockSpecification:
     when; who finds a lock held knows that its lease had not ended; who finds it free that it had.
     Nothing is known of how it follows any clock, so it is never said that a lease ended too late.
 
-    What was never answered may have been granted, with a token and until a time that only others
-    can tell, or that nobody ever learns.
+    What was never answered may have been granted, with a token and until a time that only other
+    answers can tell, or that nobody ever learns.
 
     Args:
         calls: the history that is going to be judged.
@@ -117,9 +117,17 @@ class LockSpecification:
         }
         self._untold: dict[tuple[str, str], set[int]] = {}
         for call in calls:
-            found = call.answer
-            if isinstance(found, locks.Held) and (call.asked.name, found.token) not in told:
-                self._untold.setdefault((call.asked.name, found.holder), set()).add(found.token)
+            asked, answer = call.asked, call.answer
+            if isinstance(answer, locks.Held):
+                holder, token = answer.holder, answer.token
+            elif isinstance(asked, locks.Renew | locks.Release) and not isinstance(
+                answer, locks.Lost | None
+            ):
+                holder, token = call.client, asked.token
+            else:
+                continue
+            if (asked.name, token) not in told:
+                self._untold.setdefault((asked.name, holder), set()).add(token)
 
     def parts(self, calls: Sequence[Call]) -> Iterable[Sequence[Call]]:
         """Leave all together: locks share the time and the tokens."""
@@ -130,7 +138,7 @@ class LockSpecification:
         asked, answer, client = call.asked, call.answer, call.client
         name = asked.name
         lease = state.of(name)
-        if isinstance(answer, locks.Held):
+        if isinstance(answer, locks.Held) and isinstance(asked, locks.Acquire | locks.Inspect):
             return self._held(state, lease, answer)
         if isinstance(asked, locks.Acquire):
             if answer is None:
@@ -180,7 +188,7 @@ class LockSpecification:
     def _acquired_untold(
         self, state: _State, lease: _Lease | None, client: str, asked: locks.Acquire
     ) -> Iterable[_State]:
-        """The grants that somebody else was told of; others have no effect that can be seen."""
+        """The grants that show in other answers; those that do not have no effect either."""
         now = state.now if lease is None else max(state.now, lease.soonest)
         for token in self._untold.get((asked.name, client), ()):
             if token > state.token:
