@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup market telemetry telemetry-tree test lint format bench soak mutants browser clean
+.PHONY: help setup market telemetry telemetry-tree replica test lint format bench soak mutants browser clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ telemetry: $(READY) ## Answer questions about a million generated agents in a tr
 
 telemetry-tree: $(READY) ## The same as 13 processes linked by QUIC (kill any of them)
 	$(PY) -m jobs.telemetry_tree
+
+replica: $(READY) ## Replicate a store among four processes that bear a liar (kill any of them)
+	$(PY) -m bytewax.run jobs.replica
 
 test: $(READY) ## Run the tests
 	$(PY) -m pytest $(ARGS)

@@ -20,6 +20,7 @@ from connectors.market import ReplaySource
 from connectors.testing import check_source
 from jobs.gossip_settings import GossipSettings
 from jobs.market_settings import MarketSettings
+from jobs.replica_settings import ReplicaSettings
 from jobs.settings import JobSettings
 from jobs.telemetry_settings import TelemetrySettings
 from state.crdt.document_replica import DocumentReplica
@@ -170,9 +171,27 @@ def test_the_operations_of_the_gossip_job_are_carried_out() -> None:
 
 
 def test_the_vote_example_runs(run_example: Callable[[str], list[str]], tmp_path: Path) -> None:
-    (make_keys,) = re.findall(r"^python -m (jobs keys .* --roster)$", README, re.MULTILINE)
+    (make_keys,) = re.findall(r"^python -m (jobs keys votes .* --roster)$", README, re.M)
     subprocess.run([sys.executable, "-m", *make_keys.split()], cwd=tmp_path, timeout=60, check=True)
     assert run_example("colours") == ["('door', 'n4 voted twice')", "('door', ('blue', 3))"]
+
+
+def test_the_replicas_answer(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```console\n(python -m jobs keys keys r1 .*?)```", README, re.DOTALL)
+    done = subprocess.run(
+        ["bash", "-ec", f"{block}wait"],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    assert json.loads(line)["results"] == [{"result": "written", "done": True, "value": None}]
+    for name in ("r1", "r2", "r3", "r4"):
+        assert f"replica: {name} has ended" in done.stderr
 
 
 def test_the_linked_dataflows_run(tmp_path: Path) -> None:
@@ -204,7 +223,9 @@ def test_commands_name_what_exists() -> None:
         assert find_spec(module.removesuffix("."))
 
 
-@pytest.mark.parametrize("settings", [GossipSettings, MarketSettings, TelemetrySettings])
+@pytest.mark.parametrize(
+    "settings", [GossipSettings, MarketSettings, ReplicaSettings, TelemetrySettings]
+)
 def test_settings_it_names_exist(settings: type[JobSettings]) -> None:
     named = set(re.findall(rf"\b{settings.prefix()}([A-Z_]+)", README))
     assert named
