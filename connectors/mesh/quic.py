@@ -25,6 +25,7 @@ from aioquic.asyncio.server import QuicServer
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from aioquic.tls import Epoch
 
 from connectors.mesh.mesh import Mesh, Place, bound
 from connectors.quic.connection import Code, Connection, Limits
@@ -44,6 +45,8 @@ _GRACE = 0.25
 _ACK_DELAY = 0.015
 """Seconds in which peers are told what has come, if nothing else is said: less than the 25 ms that
 they reckon with (RFC 9000, 18.2), so that what is said takes it along."""
+_ACK_AFTER = 8
+"""Packets that are acknowledged at once: who sends much must not wait."""
 _EARLY = 64
 """Datagrams kept that have overtaken the first message."""
 _OF_DIALLED, _OF_ACCEPTED = 2, 3
@@ -304,6 +307,8 @@ class _Link(Connection):
     heard = 0.0
     """When the last packet came, by the loop's clock."""
     _flushing = False
+    _unanswered = 0
+    """Packets that came since there is something to acknowledge."""
     _stream = -1
     _room = 0
 
@@ -364,6 +369,11 @@ class _Link(Connection):
         self.heard = self._loop.time()
         # What is said soon takes the answer along, unless something waits for room.
         self.pause = 0.0 if self.peer is None or self.backlog else _ACK_DELAY
+        if self.peer is not None:
+            space = self._quic._spaces[Epoch.ONE_RTT]
+            self._unanswered = 0 if space.ack_at is None else self._unanswered + 1
+            if self._unanswered >= _ACK_AFTER:
+                self._unanswered, self.pause, space.ack_at = 0, 0.0, self.heard
         super().datagram_received(data, addr)
 
     def verified(self, peer: PeerCertificate) -> None:
@@ -449,4 +459,9 @@ class _Link(Connection):
 
     def _flush(self) -> None:
         self._flushing = False
+        if self.peer is not None:
+            space, now = self._quic._spaces[Epoch.ONE_RTT], self._loop.time()
+            if space.ack_at is not None and space.ack_at <= now + _ACK_DELAY / 2:
+                # aioquic would send it alone, later.
+                space.ack_at = now
         self.transmit()

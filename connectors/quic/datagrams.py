@@ -121,4 +121,10 @@ class Datagrams(QuicConnectionProtocol):
 
     def _handle_timer(self) -> None:
         with self.lock:
-            super()._handle_timer()
+            due = self._quic.get_timer()
+            if due is not None and due > self._loop.time():
+                # What it was set for is done.
+                self._timer = self._timer_at = None
+                self._set_timer()
+            else:
+                super()._handle_timer()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from aioquic.quic.connection import QuicConnection
+from aioquic.tls import Epoch
 
 from connectors.mesh import Mesh, QuicMesh, UdpMesh
 from connectors.quic import Identity, Limits
@@ -198,6 +199,44 @@ def test_links_tell_late_what_has_come(keys: Path) -> None:
             configuration=a.identity.client_configuration(server_name="b", alpn="x")
         )
         assert fresh._ack_delay == 0.001
+
+    run(test())
+
+
+def test_much_that_comes_is_acknowledged_at_once(
+    keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sends more than its window is not kept waiting for the late acknowledgement."""
+    monkeypatch.setattr("connectors.mesh.quic._ACK_DELAY", 3600.0)
+
+    async def test() -> None:
+        got: Got = []
+        a, b = quic(keys, "a"), quic(keys, "b")
+        await started([a, b], got)
+        a.send("b", bytes(1 << 18))
+        await until(lambda: len(got) == 1)
+        await asyncio.gather(a.stop(), b.stop())
+
+    run(test())
+
+
+def test_what_is_said_takes_along_what_is_to_be_acknowledged_soon(keys: Path) -> None:
+    async def test() -> None:
+        got: Got = []
+        a, b = quic(keys, "a"), quic(keys, "b")
+        await started([a, b], got)
+        a.send("b", b"hello")
+        await until(lambda: len(got) == 1)
+        (link,) = b._links
+        space = link._quic._spaces[Epoch.ONE_RTT]
+        for soon, left in ((0.004, False), (3600.0, True)):
+            space.ack_at = asyncio.get_running_loop().time() + soon
+            sent = link._quic._packet_number
+            b.send("a", b"hello", reliable=False)
+            await asyncio.sleep(0)
+            assert link._quic._packet_number > sent
+            assert (space.ack_at is not None) == left
+        await asyncio.gather(a.stop(), b.stop())
 
     run(test())
 
