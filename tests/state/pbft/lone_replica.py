@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -20,9 +20,10 @@ from state.pbft import (
     StateMachine,
     Tick,
 )
-from state.pbft.authentication import MAC_BYTES, close, sign
+from state.pbft.authentication import MAC_BYTES, Authenticator, close, sign
 from state.pbft.checkpoints import Snapshot
 from state.pbft.execution import Execution
+from state.pbft.hash_chain import HashChain
 from state.pbft.messages import (
     AnyMessage,
     Batch,
@@ -41,12 +42,12 @@ from state.pbft.messages import (
 )
 from state.pbft.selection import select
 from state.pbft.simulated_keys import SimulatedKeys
-from state.pbft.simulator import HashChain
 
 WALL = 1_700_000_000.0
 SETTINGS = Settings(checkpoint=4, tentative=False)
 
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
+_Vote = TypeVar("_Vote", Prepare, Commit)
 
 
 class LoneReplica:
@@ -64,11 +65,11 @@ class LoneReplica:
         settings: Settings = SETTINGS,
         machine: StateMachine | None = None,
         log: Sequence[bytes] = (),
-        names: Sequence[str] = (),
+        keys: Mapping[str, Authenticator] | None = None,
     ) -> None:
         replicas = [f"r{i}" for i in range(n)]
         self.group = Group("lone", replicas, f)
-        self.keys = SimulatedKeys.of([*replicas, "c", "d", *names], seed=1)
+        self.keys = keys or SimulatedKeys.of([*replicas, "c", "d"], seed=1)
         self.name = name
         self.settings = settings
         self.now = 0.0
@@ -139,6 +140,10 @@ class LoneReplica:
         message = PrePrepare(view, seq, digest("batch", data), b"", data)
         primary = self.keys[self.group.primary(view)]
         return msgspec.structs.replace(message, signature=sign(primary, message))
+
+    def vote(self, sender: str, vote: _Vote) -> _Vote:
+        """Return a vote, signed."""
+        return msgspec.structs.replace(vote, signature=sign(self.keys[sender], vote))
 
     def commits(self, proposal: PrePrepare) -> None:
         """Have all others say that they have prepared a batch, which comes along."""

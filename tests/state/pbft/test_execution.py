@@ -4,8 +4,8 @@ import pytest
 
 from state.pbft import MachineError, Operation, Settings
 from state.pbft.execution import Execution
+from state.pbft.hash_chain import HashChain
 from state.pbft.messages import Batch, Request
-from state.pbft.simulator import HashChain
 from tests.state.pbft.lone_replica import LoneReplica
 
 DIGEST = bytes([5] * 32)

@@ -6,6 +6,7 @@ import pytest
 from state.pbft import Committed, Rejected, Send, Settings, Transferred
 from state.pbft.checkpoints import Snapshot
 from state.pbft.execution import Execution
+from state.pbft.hash_chain import HashChain
 from state.pbft.messages import (
     Batch,
     BatchBody,
@@ -23,7 +24,6 @@ from state.pbft.messages import (
     ViewChange,
     decode_batch,
 )
-from state.pbft.simulator import HashChain
 from tests.state.pbft.lone_replica import SETTINGS, LoneReplica, genesis
 
 FAR = (1 << 62) - 1
