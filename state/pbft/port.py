@@ -86,6 +86,9 @@ class Port:
         """
         effects: list[Effect] = []
         if self.rewrite:
+            # The new log leaves out what is told here: told later, a crash would lose it for ever.
+            effects += self._effects
+            self._effects = []
             effects.append(Rewrite(_encoded(whole())))
             self.rewrite = False
         elif self._records:

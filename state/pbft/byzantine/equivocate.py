@@ -15,6 +15,7 @@ from state.pbft.messages import (
     AnyMessage,
     BatchBody,
     Checkpoint,
+    Claim,
     Commit,
     Decided,
     FetchBatches,
@@ -131,8 +132,9 @@ class Equivocate(Byzantine):
 
     def _twist(self, to: str, message: AnyMessage) -> AnyMessage:
         if isinstance(message, Reply):
-            results = [self.rng.randbytes(16)]
-            return replace(message, digest=self.invented(), results=results)
+            if self.rng.random() < 0.7:  # else it would never be one of n that say the same
+                return message
+            return replace(message, digest=self.invented(), results=[self.rng.randbytes(16)])
         if not self._half(self.replica.view, to):
             return message
         if isinstance(message, PrePrepare):
@@ -152,9 +154,21 @@ class Equivocate(Byzantine):
             if self.rng.random() < 0.5:
                 return replace(message, digest=self.invented())
         elif isinstance(message, ViewChange) and message.replica == self.name:
-            forgetful = replace(message, prepared=message.prepared[:-1], preprepared=[])
-            return replace(forgetful, signature=sign(self.keys, forgetful))
+            other_change = self._other_change(message)
+            return replace(other_change, signature=sign(self.keys, other_change))
         return message
+
+    def _other_change(self, change: ViewChange) -> ViewChange:
+        """Claim to have prepared nothing, and accepted the lies, maybe later than it did."""
+        if self.rng.random() < 0.3:
+            return replace(change, prepared=change.prepared[:-1], preprepared=[])
+        accepted = {(claim.seq, claim.digest): claim.view for claim in change.preprepared}
+        top = change.stable + 2 * self.settings.checkpoint
+        for (view, seq), (_, lie) in self._plot.lies.items():
+            if view < change.view and change.stable < seq <= top:
+                accepted[seq, lie] = self.rng.choice([view, change.view - 1])
+        claims = [Claim(seq, lie, view) for (seq, lie), view in sorted(accepted.items())]
+        return replace(change, prepared=[], preprepared=claims)
 
     def _other(self, vote: Prepare | Commit | Decided) -> bytes:
         lie = self._plot.lies.get((vote.view, vote.seq))

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from state.pbft.authentication import Authenticator, sign
 from state.pbft.byzantine.actor import Actor, Byzantine
-from state.pbft.events import Effect, Send
+from state.pbft.checkpoints import Snapshot
+from state.pbft.events import Effect, Event, Rewrite, Send
 from state.pbft.messages import (
     NULL_DIGEST,
     Accusation,
@@ -20,6 +21,7 @@ from state.pbft.messages import (
     Claim,
     Commit,
     Decided,
+    FetchState,
     NewView,
     Prepare,
     PrePrepare,
@@ -33,6 +35,7 @@ from state.pbft.messages import (
     digest,
     encode_batch,
 )
+from state.pbft.records import Base, decode_record
 
 
 class Forge(Byzantine):
@@ -45,6 +48,18 @@ class Forge(Byzantine):
         self._often = often
         self._digests: deque[bytes] = deque(maxlen=50)
         self._requests: deque[Request] = deque(maxlen=20)
+        self._states: deque[Snapshot] = deque(maxlen=4)
+
+    def step(self, event: Event) -> list[Effect]:
+        """Take an event; return the effects, with other words in them."""
+        effects = super().step(event)
+        for effect in effects:
+            if isinstance(effect, Rewrite):
+                base = decode_record(effect.records[0])
+                if isinstance(base, Base):  # an old state as one that is still to come
+                    later = base.seq + self.rng.randint(1, 3) * self.settings.checkpoint
+                    self._states.append(Snapshot(later, base.state, self.settings.chunk))
+        return effects
 
     def instead(self, to: str, messages: list[AnyMessage]) -> list[AnyMessage]:
         """Change some messages, and add some."""
@@ -58,16 +73,23 @@ class Forge(Byzantine):
 
     def heard(self, sender: str, messages: list[AnyMessage]) -> list[Effect]:
         """Learn, answer questions with rubbish, send bytes that mean nothing."""
+        effects: list[Effect] = []
         for message in messages:
-            if isinstance(message, PrePrepare | Prepare | Commit):
+            if isinstance(message, FetchState):
+                for state in self._states:
+                    if (state.seq, state.digest) == (message.seq, message.digest):
+                        data = state.part(message.index)
+                        part = StatePart(message.seq, message.digest, message.index, data)
+                        effects.append(self.to(sender, part))
+            elif isinstance(message, PrePrepare | Prepare | Commit):
                 self._digests.append(message.digest)
             elif isinstance(message, Request):
                 self._requests.append(message)
         if self.rng.random() < self._often / 4:
             peer = self.rng.choice(self.others)
             data = self.rng.randbytes(self.rng.randrange(80))
-            return [Send(peer, self.keys.mac(peer, data) + data), Send(peer, data)]
-        return []
+            effects += [Send(peer, self.keys.mac(peer, data) + data), Send(peer, data)]
+        return effects
 
     def _digest(self) -> bytes:
         return self.rng.choice([*self._digests, self.invented()])
@@ -92,6 +114,8 @@ class Forge(Byzantine):
         if isinstance(message, Commit | Decided):
             return replace(message, digest=self._digest())
         if isinstance(message, Checkpoint):
+            if self._states and rng.random() < 0.5:
+                return Checkpoint(self._states[-1].seq, self._states[-1].digest)
             ahead = rng.choice([0, self.settings.checkpoint])
             return Checkpoint(message.seq + ahead, self.invented())
         if isinstance(message, ViewChange) and message.replica == self.name:
@@ -158,7 +182,7 @@ class Forge(Byzantine):
             lambda: change,
             lambda: NewView(view + 1, [change], change.checkpoints[0], [], junk),
             lambda: Decided(view, seq, self._digest()),
-            lambda: Checkpoint(seq + self.settings.checkpoint, self.invented()),
+            self._false_checkpoint,
             lambda: Accusation(
                 victim,
                 PrePrepare(view, seq, self.invented(), junk),
@@ -174,6 +198,11 @@ class Forge(Byzantine):
         claims = [Claim(low + 1, self._digest(), view - 1)]
         marks = [Checkpoint(low, self.invented())]
         return ViewChange(view, victim, low, marks, claims, claims, self.rng.randbytes(64))
+
+    def _false_checkpoint(self) -> Checkpoint:
+        if self._states:
+            return Checkpoint(self._states[-1].seq, self._states[-1].digest)
+        return Checkpoint(self.settings.checkpoint, self.invented())
 
     def _own(self, proposal: PrePrepare) -> PrePrepare:
         return replace(proposal, signature=sign(self.keys, proposal))

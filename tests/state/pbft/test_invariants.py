@@ -60,7 +60,8 @@ def test_nothing_is_said_of_what_is_right() -> None:
     made.observe("r2", Transferred(2, B))
     made.observe("r2", good(3))
     made.started("r0")
-    made.observe("r0", good(3))  # begins after its checkpoint
+    made.observe("r0", good(2))
+    made.observe("r0", good(3))
     made.answered("c0", answer(1, 1, [b"done"]))
     made.settled()
     assert made.executed == 3
