@@ -28,13 +28,14 @@ START = Checkpoint(0, D)
 
 Signed = PrePrepare | Prepare | Commit | ViewChange | NewView
 
+CHANGE = ViewChange(2, "r3", 0, [START], [], [])
 CONFLICTS: list[tuple[str, Signed, Signed]] = [
     ("r1", PrePrepare(1, 5, D, b""), PrePrepare(1, 5, E, b"")),
     ("r2", Prepare(1, 5, D), Prepare(1, 5, E)),
     ("r2", Commit(1, 5, D), Commit(1, 5, E)),
-    ("r3", ViewChange(2, "r3", 0, [START], [], []), ViewChange(2, "r3", 0, [START], [], [Claim(1, D, 0)])),
+    ("r3", CHANGE, msgspec.structs.replace(CHANGE, preprepared=[Claim(1, D, 0)])),
     ("r2", NewView(2, [], START, []), NewView(2, [], START, [Selected(1, D)])),
-]  # fmt: skip
+]
 
 
 def real() -> dict[str, Authenticator]:
