@@ -23,6 +23,8 @@ TESTS = (
     # The first hundred schedules catch most; no need to wait for the rest.
     "tests/simulation/test_pbft_schedules.py::test_nothing_goes_wrong_in_a_thousand_schedules[0]",
     "tests/simulation/test_pbft_schedules.py::test_nothing_goes_wrong_in_a_thousand_schedules[1]",
+    "tests/simulation/test_pbft_evidence.py",
+    "tests/simulation/test_pbft_fast.py",
     "tests/simulation/test_pbft_liveness.py",
     "tests/simulation/test_pbft_shipped_bugs.py",
     "tests/simulation/test_pbft_schedules.py",
@@ -189,6 +191,13 @@ MUTANTS = (
         "if slot.committed is None and views:",
     ),
     one(
+        "decided-untold",
+        "who left a view is not told what was committed in it",
+        "repair.py",
+        "            if slot.committed is not None and slot.seq <= self._ledger.final:\n",
+        "            if False:\n",
+    ),
+    one(
         "blind-to-equivocation",
         "two proposals for a slot are no evidence",
         "ordering.py",
@@ -350,6 +359,13 @@ MUTANTS = (
         "views.py",
         "settings.timeout * 2.0 ** min(self._failures, 30)",
         "settings.timeout",
+    ),
+    one(
+        "waits-for-its-own-view",
+        "those who went on to a later view do not count for giving up on one",
+        "views.py",
+        "wanted = sum(each.view >= self.view for",
+        "wanted = sum(each.view == self.view for",
     ),
     one(
         "no-join",

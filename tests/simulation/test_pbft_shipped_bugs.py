@@ -50,7 +50,7 @@ def test_a_replica_that_was_cut_off_does_not_stop_the_others(mode: str) -> None:
     submit(world, 3)
     world.split(["r3"], ["r0", "r1", "r2"])
     submit(world, 30, pace=0.3)
-    assert world.idle()
+    assert world.run_until(world.idle, limit=1.0)
     assert max(views(world)[name] for name in ("r0", "r1", "r2")) == 0
     alone = world.replicas["r3"].replica
     assert alone is not None
