@@ -79,6 +79,7 @@ class Board:
         self._down: set[str] = set()
         self._marks: dict[str, str] = {}
         self._notes: deque[str] = deque(maxlen=_NOTES)
+        self._hint = ""
         self._said = time.monotonic()
         self._live: Live | None = None
         if stream.isatty():
@@ -91,6 +92,12 @@ class Board:
     def mark(self, name: str, text: str) -> None:
         """Say of a replica what it is known for."""
         self._marks[name] = text
+
+    def hint(self, text: str) -> None:
+        """Say once what people can do, and leave it below the table."""
+        self._hint = text
+        if self._live is None:
+            print(f"replica: {text}", file=self._stream, flush=True)
 
     def stands(self, name: str, standing: Standing) -> None:
         """Show how far a replica is."""
@@ -140,8 +147,9 @@ class Board:
             for field in ("view", "stable", "final", "executed", "waiting", "evidence"):
                 cells.append(Text("" if standing is None else f"{standing[field]:,}"))
             table.add_row(*cells)
-        notes = [Text(note, style="dim", no_wrap=True, overflow="ellipsis") for note in self._notes]
-        return Group(Text(self._counts()), table, *notes)
+        below = [*self._notes, self._hint] if self._hint else self._notes
+        lines = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in below]
+        return Group(Text(self._counts()), table, *lines)
 
     def _state(self, name: str) -> str:
         standing = self._standings.get(name)

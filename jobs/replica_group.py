@@ -212,8 +212,8 @@ class LocalGroup:
                 while not starting.done():
                     yield []
                 starting.result()
-            kill = f"kill -9 $(cat {self._processes.pid_file(self.names[-1])})"
-            self._board.note(f"{len(self.names)} processes; kill any of them: {kill}")
+            pid = _short(self._processes.pid_file(self.names[-1]))
+            self._board.hint(f"{len(self.names)} processes; kill any: kill -9 $(cat {pid})")
             yield from self._wait(lambda: len(self._standings) == len(self.names))
             began = time.monotonic()
             yield from self._ask(began)
@@ -339,5 +339,11 @@ class LocalGroup:
             print(f"{text} (seen by {', '.join(names)})")
         if not record["evidence"]:
             print("no evidence of misbehaviour")
-        print(f"results: {self._out}")
+        print(f"results: {_short(self._out)}")
         sys.stdout.flush()
+
+
+def _short(path: Path) -> Path:
+    """Return a path as users need it here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

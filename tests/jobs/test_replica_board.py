@@ -33,7 +33,9 @@ def test_a_table_for_people(width: int) -> None:
     board.down("r3")
     board.answered(0.010)
     board.note("x" * 300)
-    head, titles, *rows, note = shown(board, width)
+    board.hint("kill any")
+    head, titles, *rows, note, hint = shown(board, width)
+    assert hint == "kill any".ljust(len(hint))
     assert head.startswith("view 1, primary r2; 1 of 2,000 answered")
     assert head.rstrip().endswith("p50 10.0 ms, p99 10.0 ms")
     assert titles.split() == [
