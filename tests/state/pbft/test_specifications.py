@@ -249,8 +249,8 @@ def any_order(calls: Sequence[Call], lease: Lease | None, last: int, now: int) -
         for time in range(now, LAST + 1):
             held = lease if lease is not None and lease.expires_ms > time else None
             tokens = [0]
-            if isinstance(call.asked, Acquire):
-                tokens = [token for token in range(1, 4) if token > last]
+            if isinstance(call.asked, Acquire) and held is None:
+                tokens = [token for token in range(1, 5) if token > last]
             for token in tokens:
                 answer, after = what_then(call, held, token, time)
                 if call.answer in (None, answer) and any_order(
@@ -319,7 +319,7 @@ def test_a_lock_history_fits_if_there_is_an_order(calls: list[Call]) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(8))
 def test_many_lock_histories_fit_if_there_is_an_order(seed: int) -> None:
-    given_more = settings(max_examples=1000, deadline=None)
+    given_more = settings(max_examples=500, deadline=None)
     given_more(hypothesis.seed(seed)(given(lock_histories())(_fits_if_there_is_an_order)))()
 
 
