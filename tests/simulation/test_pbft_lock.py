@@ -140,7 +140,7 @@ class Generous(Locks):
             held = locks.result(result)
             if isinstance(held, Held) and held.holder != each.client and each.seq % 5 == 0:
                 release = locks.operation(Release("the resource", held.token))
-                taken = each._replace(client=held.holder, data=release)
+                taken = Operation(held.holder, release, each.time_ms, each.seq)
                 _, result = super().apply([taken, each])
             results.append(result)
         return results
