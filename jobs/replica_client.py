@@ -28,10 +28,10 @@ from jobs.replica_settings import ReplicaSettings
 from jobs.replica_workload import Unanswered
 from jobs.watch import Once, Steps, Watch
 from operators.pbft import Begin
-from operators.pbft_client import Ask
+from operators.pbft_client import Ask, Refused
 from state.pbft import Answer, Client
 
-ANSWERS, REFUSED = "answers.ndjson", "dead_letters.ndjson"
+ANSWERS, DEAD_LETTERS = "answers.ndjson", "dead_letters.ndjson"
 _ANYWHERE = "0.0.0.0:0"
 
 
@@ -91,7 +91,7 @@ class _Life:
     def begin(self) -> None:
         """Open the files; end when the process is asked to."""
         self._answers = (self._out / ANSWERS).open("ab")
-        self._dead = (self._out / REFUSED).open("ab")
+        self._dead = (self._out / DEAD_LETTERS).open("ab")
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._end)
 
@@ -123,19 +123,12 @@ class _Life:
     def _ask(self, line: Line) -> Iterator[tuple[str, Ask]]:
         if not line.data.strip():
             return
-        limit = protocol(self._settings).max_request
         try:
             said = msgspec.json.decode(line.data)
             each = said if isinstance(said, list) else [said]
             operations = [self._machine.operation(words) for words in each]
-            if not operations or sum(map(len, operations)) > limit:
-                raise ValueError(f"1 to {limit} bytes of operations are wanted")
         except ValueError as error:
-            self._refused += 1
-            print(f"replica: line {line.number}: {error}", file=sys.stderr, flush=True)
-            text = line.data.decode(errors="replace")
-            row = {"line": line.number, "content": text, "reason": str(error)}
-            self._dead.write(msgspec.json.encode(row) + b"\n")
+            self._refuse(line.number, line.data.decode(errors="replace"), str(error))
             return
         self._waiting[line.number] = time.monotonic(), said
         yield self._name, Ask(operations, line.number)
@@ -164,8 +157,20 @@ class _Life:
         sys.stdout.flush()
 
     def refused(self, item: tuple[str, Any]) -> None:
-        """Say what a replica said that makes no sense."""
-        print(f"replica: {item[1].sender}: {item[1].reason}", file=sys.stderr, flush=True)
+        """Note a line that cannot be asked; say what a replica said that makes no sense."""
+        _, event = item
+        if isinstance(event, Refused):
+            assert isinstance(event.token, int)
+            _, said = self._waiting.pop(event.token)
+            self._refuse(event.token, said, event.reason)
+        else:
+            print(f"replica: {event.sender}: {event.reason}", file=sys.stderr, flush=True)
+
+    def _refuse(self, line: int, content: Any, reason: str) -> None:
+        self._refused += 1
+        print(f"replica: line {line}: {reason}", file=sys.stderr, flush=True)
+        row = {"line": line, "content": content, "reason": reason}
+        self._dead.write(msgspec.json.encode(row) + b"\n")
 
     def ended(self) -> None:
         """Write the record of this life."""

@@ -9,7 +9,7 @@ client's name:
         |
     say         what is to be sent to replicas
     answers     Answer: the results of a request, once enough replicas say the same
-    events      Rejected: what replicas said that makes no sense
+    events      Rejected: what replicas said that makes no sense; Refused: what cannot be asked
 
 An answer is final: no view change and no f liars can take it back.
 
@@ -46,6 +46,13 @@ class Ask(NamedTuple):
     """Comes back in the `Answer`."""
 
 
+class Refused(NamedTuple):
+    """A request that was not sent: it has no operations, or too many or too large ones."""
+
+    token: object
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class ClientOut:
     """What `pbft_client` emits, keyed by the local client's name."""
@@ -54,6 +61,7 @@ class ClientOut:
     """What `outgoing` makes, for each message."""
     answers: KeyedStream[Answer]
     events: KeyedStream[Any]
+    """`Refused`, and `Rejected` of `state.pbft`."""
 
 
 @operator
@@ -127,7 +135,10 @@ class _Node(StatefulBatchLogic[Any, _Out, None]):
             elif type(item) is Ask:
                 if self._client is None:
                     raise ValueError("a client is asked before it begins")
-                self._step(Submit(self._clock(), item.operations, item.token), out)
+                try:
+                    self._step(Submit(self._clock(), item.operations, item.token), out)
+                except ValueError as error:
+                    out.events.append(Refused(item.token, str(error)))
             else:
                 bundles.append((item.peer, item.data))
         if bundles and self._client is not None:

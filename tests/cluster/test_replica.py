@@ -104,12 +104,15 @@ class Group:
         for peer in (*self.peers.values(), self.client):
             peer.start()
 
-    def ask(self, *words: dict[str, Any]) -> None:
-        assert self.client.process is not None
-        assert self.client.process.stdin is not None
+    def ask(self, *words: Any) -> None:
         for each in words:
             self.asked += 1
-            self.client.process.stdin.write(json.dumps(each).encode() + b"\n")
+            self.write(json.dumps(each).encode())
+
+    def write(self, line: bytes) -> None:
+        assert self.client.process is not None
+        assert self.client.process.stdin is not None
+        self.client.process.stdin.write(line + b"\n")
         self.client.process.stdin.flush()
 
     def put(self, count: int) -> None:
@@ -216,7 +219,14 @@ def test_a_group_that_is_treated_badly(tmp_path: Path, stack: ExitStack) -> None
         relays[name].heal()
     group.wait(70, "after a partition")
     group.ask(*({"op": "get", "key": f"k{n}"} for n in range(10)))
+    group.ask([{"op": "get", "key": "k0"}, {"op": "put", "key": "k0", "value": "last"}])
+    group.write(b"what?")
     group.finish(*NAMES)
+    (letter,) = (tmp_path / "me" / "dead_letters.ndjson").read_text().splitlines()
+    assert json.loads(letter)["content"] == "what?"
+    (both,) = [a["results"] for a in group.answers if isinstance(a["operations"], list)]
+    assert [each["result"] for each in both] == ["found", "written"]
+    group.answers = [a for a in group.answers if isinstance(a["operations"], dict)]
     found = {answer["operations"]["key"]: answer["results"] for answer in group.answers[-10:]}
     assert found == {f"k{n}": [{"result": "found", "value": f"v{n}"}] for n in range(10)}
 

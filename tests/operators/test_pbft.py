@@ -19,7 +19,7 @@ from connectors.vote_log import VoteLog
 from jobs.settings import root_cause
 from jobs.watch import Steps, Watch
 from operators.pbft import Begin, Heard, LogLost, Say, pbft_replica
-from operators.pbft_client import Ask, pbft_client
+from operators.pbft_client import Ask, Refused, pbft_client
 from state.pbft import (
     Answer,
     Client,
@@ -265,3 +265,18 @@ def test_a_client_that_is_used_wrongly(items: list[Any], message: str, tmp_path:
     with pytest.raises(BaseException) as caught:
         run_main(flow)
     assert message in str(root_cause(caught.value))
+
+
+def test_what_cannot_be_asked_is_refused(tmp_path: Path) -> None:
+    events: list[Any] = []
+    flow = Dataflow("client")
+    large = bytes(SETTINGS.max_request + 1)
+    items = [Begin("client"), Ask([], 1), Ask([large], 2), Ask([b"x"], 3)]
+    inputs = op.input("in", flow, TestingSource([("client", item) for item in items]))
+    out = pbft_client("client", inputs, World(tmp_path, 0)._client)
+    said: list[Any] = []
+    op.output("say", out.say, TestingSink(said))
+    op.output("happened", out.events, TestingSink(events))
+    run_main(flow)
+    assert [(type(event), event.token) for _, event in events] == [(Refused, 1), (Refused, 2)]
+    assert [say.peer for _, say in said] == ["a"]
