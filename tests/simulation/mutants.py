@@ -401,8 +401,8 @@ MUTANTS = (
         (
             Edit(
                 "views.py",
-                "        if known is not None and known.view == change.view:\n",
-                "        if known is not None:\n",
+                "            return\n        if known is not None and known.view == change.view:\n",
+                "            return\n        if known is not None:\n",
             ),
             Edit(
                 "evidence.py",
@@ -453,9 +453,9 @@ MUTANTS = (
         (
             Edit(
                 "port.py",
-                "        effects += self._effects\n",
+                "        effects += self._effects\n        self._effects = []\n        return",
                 "        effects.sort(key=lambda effect: not isinstance(effect, Send))\n"
-                "        effects += self._effects\n",
+                "        effects += self._effects\n        self._effects = []\n        return",
             ),
         ),
     ),
