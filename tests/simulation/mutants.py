@@ -491,27 +491,33 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def copy(directory: Path, mutant: Mutant | None, root: Path = ROOT) -> None:
-    """Copy the code from `root` into a directory, with a bug in it.
+def edited(mutant: Mutant, root: Path = ROOT) -> dict[str, str]:
+    """Return the files of `state/pbft` with a bug in them, by name.
 
     Raises:
         ValueError: a passage that is to be changed is not there, or more than once.
     """
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(root / "state", directory / "state", ignore=ignored)
-    shutil.copytree(
-        root / "tests" / "simulation", directory / "tests" / "simulation", ignore=ignored
-    )
-    shutil.copy(root / "pyproject.toml", directory)
-    for edit in mutant.edits if mutant is not None else ():
-        path = directory / "state" / "pbft" / edit.file
-        text = path.read_text()
+    files: dict[str, str] = {}
+    for edit in mutant.edits:
+        text = files.get(edit.file) or (root / "state" / "pbft" / edit.file).read_text()
         if text.count(edit.old) != 1:
             raise ValueError(
-                f"{mutant and mutant.name}: {text.count(edit.old)} times in {edit.file}, not once:"
-                f"\n{edit.old}"
+                f"{mutant.name}: {text.count(edit.old)} times in {edit.file}, not once:\n{edit.old}"
             )
-        path.write_text(text.replace(edit.old, edit.new))
+        files[edit.file] = text.replace(edit.old, edit.new)
+        compile(files[edit.file], edit.file, "exec")
+    return files
+
+
+def copy(directory: Path, mutant: Mutant | None, root: Path = ROOT) -> None:
+    """Copy the code from `root` into a directory, with a bug in it."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for part in ("state", "tests/simulation"):
+        shutil.copytree(root / part, directory / part, ignore=ignored)
+    shutil.copy(root / "pyproject.toml", directory)
+    if mutant is not None:
+        for file, text in edited(mutant, root).items():
+            (directory / "state" / "pbft" / file).write_text(text)
 
 
 def hunt(mutant: Mutant | None, root: Path = ROOT) -> Outcome:
