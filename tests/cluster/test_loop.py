@@ -51,7 +51,7 @@ def run(
             command = [sys.executable, str(JOB), str(directory), str(index)]
             running.append(subprocess.Popen(command, env=mine, stdout=told, stderr=errors))
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while any(process.poll() is None for process in running):
             if any(process.poll() == -signal.SIGKILL for process in running):
                 return None

@@ -34,7 +34,7 @@ def run(directory: Path, mode: str, kill_at: int = -1) -> int | None:
         "PYTHONPATH": str(Path.cwd()),
     }
     command = [sys.executable, str(JOB), str(directory)]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=300, check=False)
     if done.returncode == -signal.SIGKILL:
         return None
     assert done.returncode == 0, done.stderr.decode()[-4000:]
