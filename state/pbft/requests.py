@@ -13,6 +13,8 @@ _CHECKED = 20_000
 """Requests whose signature need not be checked again, at most."""
 _CHECKED_BYTES = 64 << 20
 """Bytes of their operations, at most, unless a single one has more."""
+_HELD_BYTES = 64 << 20
+"""Bytes of one client's requests that wait, at most, unless a single one has more."""
 
 Key = tuple[str, int]
 
@@ -29,7 +31,9 @@ class Requests:
         self._checked: dict[Key, tuple[Request, int]] = {}
         self._checked_bytes = 0
         self._held: dict[Key, tuple[Request, float]] = {}
-        self._by_client: dict[str, set[int]] = {}
+        self._by_client: dict[str, dict[int, int]] = {}
+        """The numbers of each client's requests that are held, and their bytes."""
+        self._bytes: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -73,11 +77,15 @@ class Requests:
     def hold(self, request: Request, now: float) -> bool:
         """Keep a request until it is executed; return whether there is room."""
         key = (request.client, request.number)
-        held = self._by_client.setdefault(request.client, set())
-        if len(held) >= self._settings.max_waiting:
+        held = self._by_client.get(request.client, {})
+        size = sum(map(len, request.operations))
+        if len(held) >= self._settings.max_waiting or (
+            held and self._bytes[request.client] + size > _HELD_BYTES
+        ):
             return False
         self._held[key] = (request, now)
-        held.add(request.number)
+        self._by_client.setdefault(request.client, held)[request.number] = size
+        self._bytes[request.client] = self._bytes.get(request.client, 0) + size
         return True
 
     def executed(self, batch: Batch) -> None:
@@ -95,9 +103,9 @@ class Requests:
         self._forget(key)
         if self._held.pop(key, None) is not None:
             held = self._by_client[key[0]]
-            held.discard(key[1])
+            self._bytes[key[0]] -= held.pop(key[1])
             if not held:
-                del self._by_client[key[0]]
+                del self._by_client[key[0]], self._bytes[key[0]]
 
     def clear(self, sessions: Sessions) -> None:
         """Let go of all that have been executed."""

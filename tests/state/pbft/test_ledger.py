@@ -94,6 +94,19 @@ def test_what_was_executed_too_early_is_undone_when_the_view_changes(settings: o
     assert lone.replica._execution.snapshot() == other.replica._execution.snapshot()
 
 
+def test_a_tentative_answer_of_a_view_that_is_given_up_is_not_repeated() -> None:
+    lone = LoneReplica("r1", settings=TENTATIVE)
+    (first,) = proposals(lone, 1)
+    prepare(lone, first)
+    assert phases(lone) == [(1, Phase.TENTATIVE)]
+    for other in ("r2", "r3"):
+        lone.hear(other, lone.change(other, 2))
+    lone.hear("c", lone.request(1))
+    assert phases(lone) == []
+    commit(lone, first, "r0", "r2", "r3")
+    assert phases(lone) == [(1, Phase.COMMITTED)]
+
+
 def test_another_batch_that_a_quorum_committed_replaces_what_was_executed() -> None:
     lone = LoneReplica("r1", settings=FAST)
     mine, theirs = (lone.proposal(1, [lone.request(number)]) for number in (1, 2))

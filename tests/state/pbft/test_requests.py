@@ -1,4 +1,5 @@
 import msgspec
+import pytest
 
 from state.pbft import Settings, ViewAbandoned
 from state.pbft.authentication import sign
@@ -61,6 +62,23 @@ def test_requests_wait_in_their_order_until_they_are_executed() -> None:
     assert requests.hold(signed(3), 4.0)
     requests.reset(9.0)
     assert (requests.since(), len(requests)) == (9.0, 3)
+
+
+def test_no_client_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 1 << 10
+    monkeypatch.setattr("state.pbft.requests._HELD_BYTES", 4 * most)
+    monkeypatch.setattr("state.pbft.requests._CHECKED_BYTES", 4 * most)
+    requests = Requests(KEYS["r0"], Settings(max_request=5 * most), clients=None)
+    large = [signed(number, data=bytes(most)) for number in range(1, 7)]
+    assert [requests.hold(each, 0.0) for each in large] == [True] * 4 + [False] * 2
+    alone = signed(1, "d", data=bytes(5 * most))
+    assert requests.hold(alone, 0.0)  # one alone is always taken
+    requests.executed(Batch(0, [large[0]]))
+    assert [requests.hold(each, 0.0) for each in large[4:]] == [True, False]
+    for request in (alone, *large):
+        assert requests.fault(request) is None
+    assert requests._checked_bytes == sum(size for _, size in requests._checked.values())
+    assert requests._checked_bytes <= 4 * most
 
 
 def test_what_a_client_says_is_answered_is_not_waited_for() -> None:

@@ -50,6 +50,8 @@ def test_a_client_has_at_most_width_results() -> None:
     assert run(sessions, [Request("c", n, 1, [b"x"]) for n in range(1, 100)]) == [1, 2, 3, 4]
     # One far ahead is executed once the client says that it has what came before.
     assert run(sessions, [Request("c", 50, 47, [b"x"]), Request("c", 51, 47, [b"x"])]) == [50]
+    # What it said before does not keep back what it sent then.
+    assert run(sessions, [Request("c", 49, 1, [b"x"]), Request("c", 46, 1, [b"x"])]) == [49]
 
 
 @given(
