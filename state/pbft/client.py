@@ -21,10 +21,11 @@ from state.pbft.events import (
 )
 from state.pbft.group import Group
 from state.pbft.messages import MAX_OPERATIONS, MessageError, Reply, Request, digest
+from state.pbft.pace import Pace
 
 _NEVER = float("inf")
-_SMOOTH = 0.125
-"""Weight of the newest answer in the mean time of answers (as TCP's, RFC 6298)."""
+_PATIENCE = 3
+"""After so many times the usual time of an answer a request is sent again."""
 
 
 class Client:
@@ -71,7 +72,7 @@ class Client:
         self._pending: dict[int, _Pending] = {}
         self._backlog: deque[tuple[list[bytes], object, float]] = deque()
         self._views: dict[str, int] = {}
-        self._mean = 0.0
+        self._pace = Pace(self.settings.resend / 2, self.settings.longest_resend)
         self._out: dict[str, list[Request]] = {}
         self._effects: list[ClientEffect] = []
 
@@ -136,7 +137,7 @@ class Client:
 
     def _patience(self, attempt: int) -> float:
         settings = self.settings
-        first = max(2 * settings.resend, 3 * self._mean)
+        first = max(2 * settings.resend, _PATIENCE * self._pace.median)
         return min(first * 2.0 ** min(attempt, 30), settings.longest_resend)
 
     def _resend(self) -> None:
@@ -190,8 +191,7 @@ class Client:
         if results is None:
             return
         seconds = self._now - pending.at
-        if pending.attempt == 0:
-            self._mean += _SMOOTH * (seconds - self._mean)
+        self._pace.add(seconds)
         del self._pending[pending.request.number]
         self._effects.append(
             Answer(

@@ -209,14 +209,15 @@ class Settings(msgspec.Struct, frozen=True):
     """Until a backup gives up on a view in which a request is not executed; doubles."""
     longest_timeout: float = 60.0
     resend: float = 0.03
-    """Until a replica that waits says what it lacks; up to eight times as long later."""
+    """Until a replica that waits says what it lacks, at first and at least: where everything takes
+    longer, so does this, and it doubles each time."""
     longest_resend: float = 1.0
     """Between two signs of life of a replica that waits for nothing, and two tries of a client."""
     tentative: bool = True
     """Execute and answer what is prepared, before it is committed."""
     fast: bool = False
     """Execute and answer what is proposed, before it is prepared."""
-    lazy: float = 0.005
+    lazy: float = 0.02
     """How long votes wait for another message to travel with, where nobody waits for them."""
     lazy_fast: float = 0.05
     """The same with `fast`, while clients are content with speculative answers."""

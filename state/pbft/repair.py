@@ -22,6 +22,7 @@ from state.pbft.messages import (
     Status,
 )
 from state.pbft.ordering import Ordering
+from state.pbft.pace import Pace
 from state.pbft.port import Port
 from state.pbft.slots import Slot, Slots
 from state.pbft.views import Views
@@ -35,6 +36,8 @@ _ANSWER_BYTES = 1 << 20
 """Bytes of batches in one answer, or one batch."""
 _GRANTED = 4 << 20
 """Bytes of batches and states that a peer gets in one `Settings.resend`, by asking for them."""
+_PATIENCE = 2
+"""After so many times the usual time to the next commit a replica that waits asks."""
 _NEVER = float("inf")
 
 
@@ -62,6 +65,9 @@ class Repair:
         self._attempt = 0
         self._turn = 0
         self._idle = True
+        self._since = 0.0
+        """When something was last committed, or began to be waited for."""
+        self._pace = Pace(port.settings.resend / 4, port.settings.longest_resend)
         self._answered: dict[str, float] = {}
         self._granted: dict[str, tuple[float, int]] = {}
         self._behind: tuple[int, float] | None = None
@@ -75,17 +81,24 @@ class Repair:
         if self.transfer is not None and self._overtaken(self.transfer.target):
             self.transfer = None
         waits = outstanding or self.transfer is not None or not self._ordering.active
+        if progress and not self._idle:
+            self._pace.add(port.now - self._since - self._lazy())
         if progress or waits == self._idle or self.at == _NEVER:
             self._attempt = 0
             self._idle = not waits
+            self._since = port.now
             self.at = port.now + self._interval()
+
+    def _lazy(self) -> float:
+        settings = self._port.settings
+        return settings.lazy_fast if settings.fast else settings.lazy
 
     def _interval(self) -> float:
         settings = self._port.settings
         if self._idle:
             return settings.longest_resend
-        lazy = settings.lazy_fast if settings.fast else settings.lazy
-        return min(lazy + settings.resend * 2.0 ** min(self._attempt, 30), settings.longest_resend)
+        first = max(settings.resend, _PATIENCE * self._pace.median)
+        return min(self._lazy() + first * 2.0 ** min(self._attempt, 30), settings.longest_resend)
 
     def tick(self) -> None:
         """Say what is lacking, when it is time."""

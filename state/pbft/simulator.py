@@ -243,9 +243,10 @@ class Simulator:
         return all(not node.client.in_flight for node in self.clients.values())
 
     def level(self) -> bool:
-        """Return whether all correct replicas run, and have committed the same, and nothing else.
+        """Return whether all correct replicas run, and have committed all that was answered.
 
-        They need not be in one view: fewer than f + 1 that gave up on it may wait for the others.
+        They have committed the same, and executed nothing else. They need not be in one view:
+        fewer than f + 1 that gave up on it may wait for the others.
         """
         standings = [
             node.replica.standing()
@@ -253,4 +254,8 @@ class Simulator:
             if node.up and node.replica is not None
         ]
         reached = {slot for each in standings for slot in (each.final, each.executed)}
-        return len(standings) == len(self.correct()) and len(reached) == 1
+        # What was answered before it was committed may have to wait for the next view.
+        answered = max((answer.seq for answer in self.judge.answers.values()), default=0)
+        return (
+            len(standings) == len(self.correct()) and len(reached) == 1 and max(reached) >= answered
+        )

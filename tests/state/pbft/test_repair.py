@@ -218,7 +218,7 @@ def test_one_who_gets_there_alone_does_not_go_back_to_an_older_state() -> None:
     for start in range(0, 12, 4):
         for proposal in proposals[start : start + 4]:
             lone.order(proposal)
-        lone.wait(0.01)
+        lone.wait(lone.settings.lazy)
         mark = lone.take(Checkpoint, "r3")[-1]
         for other in ("r0", "r2", "r3"):
             lone.hear(other, mark)
