@@ -53,6 +53,11 @@ from jobs.replica_settings import ReplicaSettings
 from jobs.settings import SettingsError, fail, one_line_errors
 
 
+_TURN = 0.0005
+"""Seconds after which a thread lets the other go on: by default 5 ms, as long as a round of votes, for
+which the flow would wait for the links or the links for the flow."""
+
+
 def flow() -> Dataflow:
     """Build the job's dataflow from the settings in force, and make the directory for results."""
     one_line_errors("replica")
@@ -62,6 +67,7 @@ def flow() -> Dataflow:
         out.mkdir(parents=True, exist_ok=True)
         graph = _flow(settings, out.resolve())
         show_links("replica")
+        sys.setswitchinterval(_TURN)
         return graph
     except (OSError, ValueError) as error:
         fail("replica", error)
