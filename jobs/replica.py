@@ -52,10 +52,9 @@ from jobs.link_log import show_links
 from jobs.replica_settings import ReplicaSettings
 from jobs.settings import SettingsError, fail, one_line_errors
 
-
 _TURN = 0.0005
-"""Seconds after which a thread lets the other go on: by default 5 ms, as long as a round of votes, for
-which the flow would wait for the links or the links for the flow."""
+"""Seconds after which a thread lets another go on. By default they are 5 ms, as long as a round of
+votes, for which the links would wait for the flow, or the flow for the links."""
 
 
 def flow() -> Dataflow:
