@@ -113,9 +113,11 @@ class Overlay:
         candidates = [a for a in self.passive if a not in self._asked]
         if not candidates:
             candidates = self._members.random(missing, [*self.active, *self._asked])
+        # Where all others have their links, half of one's own would be missing for ever.
+        urgent = 2 * len(self.active) < settings.active
         for _ in range(min(missing, len(candidates))):
             at = int(self._port.rng.random() * len(candidates))
-            self.ask(candidates.pop(at), urgent=not self.active)
+            self.ask(candidates.pop(at), urgent=urgent)
 
     def ask(self, address: str, *, urgent: bool) -> None:
         """Ask `address` to be a neighbour."""

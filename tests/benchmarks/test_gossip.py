@@ -27,7 +27,7 @@ def test_an_update_that_comes_twice_is_told() -> None:
     async def test() -> None:
         group = gossip.Group(gossip.udp(2), 0)
         member = group.members[0]
-        await member.start(gossip.UDP, 0)
+        await member.open()
         group._has(member, ("p0#1", 1))
         with pytest.raises(gossip.Disagreement, match=r"p0 got \('p0#1', 1\) twice"):
             group._has(member, ("p0#1", 1))
