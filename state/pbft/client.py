@@ -21,7 +21,7 @@ from state.pbft.events import (
 )
 from state.pbft.group import Group
 from state.pbft.messages import MAX_OPERATIONS, MessageError, Reply, Request, digest
-from state.pbft.pace import Pace
+from state.pbft.pace import SHARE, Pace
 
 _NEVER = float("inf")
 _PATIENCE = 3
@@ -72,7 +72,8 @@ class Client:
         self._pending: dict[int, _Pending] = {}
         self._backlog: deque[tuple[list[bytes], object, float]] = deque()
         self._views: dict[str, int] = {}
-        self._pace = Pace(self.settings.resend / 2, self.settings.longest_resend)
+        # What is answered only when it is asked for again must not make that wait ever longer.
+        self._pace = Pace(self.settings.resend / 2, self.settings.timeout / SHARE)
         self._out: dict[str, list[Request]] = {}
         self._effects: list[ClientEffect] = []
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+SHARE = 16
+"""Of the time until a view is given up, what may at most seem usual: where much is lost, all that
+was asked for again took long, and there must be time to ask more than once."""
 _FACTOR = 1.2
 
 

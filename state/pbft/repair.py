@@ -22,7 +22,7 @@ from state.pbft.messages import (
     Status,
 )
 from state.pbft.ordering import Ordering
-from state.pbft.pace import Pace
+from state.pbft.pace import SHARE, Pace
 from state.pbft.port import Port
 from state.pbft.slots import Slot, Slots
 from state.pbft.views import Views
@@ -67,7 +67,7 @@ class Repair:
         self._idle = True
         self._since = 0.0
         """When something was last committed, or began to be waited for."""
-        self._pace = Pace(port.settings.resend / 4, port.settings.longest_resend)
+        self._pace = Pace(port.settings.resend / 4, port.settings.timeout / SHARE)
         self._answered: dict[str, float] = {}
         self._granted: dict[str, tuple[float, int]] = {}
         self._behind: tuple[int, float] | None = None
@@ -97,8 +97,10 @@ class Repair:
         settings = self._port.settings
         if self._idle:
             return settings.longest_resend
-        first = max(settings.resend, _PATIENCE * self._pace.median)
-        return min(self._lazy() + first * 2.0 ** min(self._attempt, 30), settings.longest_resend)
+        wait = settings.resend * 2.0 ** min(self._attempt, 30)
+        if self._attempt == 0:
+            wait = max(wait, _PATIENCE * self._pace.median)
+        return min(self._lazy() + wait, settings.longest_resend)
 
     def tick(self) -> None:
         """Say what is lacking, when it is time."""

@@ -102,6 +102,21 @@ def test_a_request_goes_to_the_primary_signed_and_to_all_when_no_answer_comes() 
     assert (lone.take(), lone.client.in_flight, lone.client.wake_at) == ([], 0, float("inf"))
 
 
+def test_what_is_answered_only_when_it_is_sent_again_is_not_sent_ever_later() -> None:
+    """With `fast` and a silent replica all answers are such."""
+    lone = LoneClient()
+    waited = []
+    for number in range(1, 60):
+        lone.submit()
+        lone.take()
+        start = lone.now
+        while not lone.take():
+            lone.wait(0.01)
+        waited.append(lone.now - start)
+        lone.hear_all([0, 1], reply(COMMITTED, number=number))
+    assert max(waited) <= lone.settings.timeout / 4
+
+
 def test_f_plus_1_that_it_is_committed_are_enough_in_whatever_views() -> None:
     lone = LoneClient(n=7)
     lone.submit()

@@ -203,6 +203,23 @@ def test_who_is_far_behind_gets_the_state_from_whoever_answers_rightly() -> None
     assert (again.stable, again.final) == (12, 12)
 
 
+def test_what_comes_only_when_asked_for_is_not_asked_for_ever_later() -> None:
+    """Where much is lost, every slot takes as long as it takes to ask; so that must not grow."""
+    settings = msgspec.structs.replace(SETTINGS, checkpoint=64)
+    lone = LoneReplica("r1", settings=settings)
+    waited = []
+    for seq in range(1, 60):
+        proposal = lone.proposal(seq, [lone.request(seq)])
+        lone.hear("r0", proposal)
+        lone.sent.clear()
+        start = lone.now
+        while not lone.take(Status):
+            lone.wait(0.01)
+        waited.append(lone.now - start)
+        lone.order(proposal)
+    assert max(waited) <= settings.timeout / 4
+
+
 def test_f_who_tell_of_a_checkpoint_are_not_believed() -> None:
     lone = LoneReplica("r1")
     lone.hear("r0", Checkpoint(12, bytes(32)))
