@@ -27,7 +27,9 @@ checkpoint, and nothing more:
                                             roster, it can take part and is sent the state
     a log and no snapshot                   goes on where the log ends: nothing else is needed
 
-What was on its way when a process died is lost, as the network may lose it; replicas ask again.
+A log that lacks only votes since its last checkpoint looks like one that was never longer: that it
+is whole is for the log to see to. What was on its way when a process died is lost, as the network
+may lose it; replicas ask again.
 
 `committed` after a restart begins anew behind the last stable checkpoint, so a batch may come
 again: its `seq` tells. None is left out but for what a state transfer has brought (`Transferred`):
@@ -262,11 +264,11 @@ class _Node(StatefulBatchLogic[Any, _Out, bytes]):
 
     @override
     def snapshot(self) -> bytes:
-        saved = self._saved
-        if self._replica is not None:
+        # Never ahead of the log: what it has not written yet is left to the next snapshot.
+        if self._replica is not None and not self._held:
             standing = self._replica.standing()
-            saved = _Saved(self._replica.name, standing.view, standing.stable)
-        return seal(_KIND, _VERSION, msgspec.msgpack.encode(saved))
+            self._saved = _Saved(self._replica.name, standing.view, standing.stable)
+        return seal(_KIND, _VERSION, msgspec.msgpack.encode(self._saved))
 
     def _begin(self, name: str, out: _Out) -> None:
         if self._replica is not None:

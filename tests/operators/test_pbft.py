@@ -11,6 +11,7 @@ from typing import Any
 import bytewax.operators as op
 import pytest
 from bytewax.dataflow import Dataflow
+from bytewax.operators import StatefulBatchLogic
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, cluster_main, run_main
 
@@ -18,7 +19,7 @@ from connectors.mesh import Meshes, Outgoing, UdpMesh
 from connectors.vote_log import VoteLog
 from jobs.settings import root_cause
 from jobs.watch import Steps, Watch
-from operators.pbft import Begin, Heard, LogLost, Say, pbft_replica
+from operators.pbft import Begin, Heard, LogLost, Say, _Node, pbft_replica
 from operators.pbft_client import Ask, Refused, pbft_client
 from state.pbft import (
     Answer,
@@ -177,6 +178,38 @@ def test_what_is_final_is_handed_on_before_the_log_forgets_it(tmp_path: Path) ->
     run_main(flow)
     # An empty one is that of the new file.
     assert happened == [[], Committed, [b"all"], Say]
+
+
+def test_a_snapshot_is_never_ahead_of_the_log(tmp_path: Path) -> None:
+    """What the log has not written when the process dies is missing in both."""
+
+    def life(saved: bytes | None) -> StatefulBatchLogic[Any, Any, bytes]:
+        def make(name: str, records: Sequence[bytes]) -> Late:
+            return Late() if records or saved is None else Early()
+
+        return _Node(saved, make, lambda name: log, Say, 0.25, lambda: 0.0, lambda: 0.0)
+
+    log = VoteLog(tmp_path / "a", "test", "a", sync=False)
+    first = life(None)
+    first.on_batch([Begin("a"), Heard("b", b"")])
+    saved = first.snapshot()
+    life(saved).on_batch([Begin("a")])
+    # Once it is written, a snapshot tells of it, and a log that lacks it is refused.
+    first.on_notify()
+    assert log.read() == [b"all"]
+    saved = first.snapshot()
+    life(saved).on_batch([Begin("a")])
+    log.rewrite([])
+    with pytest.raises(LogLost):
+        life(saved).on_batch([Begin("a")])
+    log.close()
+
+
+class Early(Late):
+    """The same replica when its log is empty."""
+
+    def standing(self) -> Standing:
+        return Standing(0, True, "a", 0, 0, 0, 0, 0, False)
 
 
 def test_messages_of_one_activation_are_answered_together(tmp_path: Path) -> None:
