@@ -96,13 +96,21 @@ def draw(seed: int, *, fast: bool | None = None) -> Scenario:
         max_state=1 << 20,
     )
     most = (n - 1) // 3
-    faulty = rng.choices([0, rng.randint(1, most), most], [30, 20, 50])[0]
+    names = [f"r{i}" for i in range(n)]
+    if rng.random() < 0.2:  # the first primary lies, with all whom it can have, in a good network
+        plot, others = Plot(), rng.sample(names[1:], most - 1)
+        faulty = dict.fromkeys([names[0], *others], partial(Equivocate, plot=plot))
+        losses = [0.0]
+    else:
+        count = rng.choices([0, rng.randint(1, most), most], [30, 20, 50])[0]
+        faulty = misbehaviours(rng, names, count)
+        losses = [0.0, 0.02, 0.1, 0.3, 0.5]
     return Scenario(
         seed=seed,
         n=n,
         settings=settings,
-        faulty=misbehaviours(rng, [f"r{i}" for i in range(n)], faulty),
-        loss=rng.choice([0.0, 0.02, 0.1, 0.3, 0.5]),
+        faulty=faulty,
+        loss=rng.choice(losses),
         duplicated=rng.choice([0.0, 0.1, 0.5]),
         straggling=rng.choice([0.0, 0.02, 0.2]),
         tampered=rng.choice([0.0, 0.0, 0.05]),

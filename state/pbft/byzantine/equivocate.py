@@ -53,8 +53,7 @@ class Equivocate(Byzantine):
         keys: The same.
         rng: The same.
         plot: What it shares with others who equivocate.
-        victims: Who is told the other thing; half of the group, another one in each view, if not
-            given.
+        victims: Who is told the other thing; some of the group, others in each view, if not given.
     """
 
     def __init__(
@@ -77,7 +76,13 @@ class Equivocate(Byzantine):
                 self._conceive(message)
             elif isinstance(message, BatchBody):
                 self._plot.batches[digest("batch", message.batch)] = message.batch
-        return [self._twist(to, message) for message in messages]
+        said = [self._twist(to, message) for message in messages]
+        for message in list(said):
+            if isinstance(message, PrePrepare) and self.leads(message.view):
+                # A primary has no second vote; somebody might count it.
+                vote = Prepare(message.view, message.seq, message.digest, message.signature)
+                said.append(self._signed(vote))
+        return said
 
     def heard(self, sender: str, messages: list[AnyMessage]) -> list[Effect]:
         """Send the other batches to those who ask, and vote for them at once."""
@@ -105,7 +110,8 @@ class Equivocate(Byzantine):
         if half is None:
             # The same half for all in the plot, so that they do not spoil each other's lies.
             chance = random.Random(f"{self.group.cluster} {view}")
-            half = frozenset(chance.sample(self.group.replicas, self.group.n // 2))
+            size = chance.randint(1, self.group.n - 2)
+            half = frozenset(chance.sample(self.group.replicas, size))
             self._halves[view] = half
         return to in half
 
@@ -159,7 +165,7 @@ class Equivocate(Byzantine):
         return message
 
     def _other_change(self, change: ViewChange) -> ViewChange:
-        """Claim to have prepared nothing, and accepted the lies, maybe later than it did."""
+        """Claim to have accepted the lies, maybe later than it did, and prepared them or none."""
         if self.rng.random() < 0.3:
             return replace(change, prepared=change.prepared[:-1], preprepared=[])
         accepted = {(claim.seq, claim.digest): claim.view for claim in change.preprepared}
@@ -168,7 +174,9 @@ class Equivocate(Byzantine):
             if view < change.view and change.stable < seq <= top:
                 accepted[seq, lie] = self.rng.choice([view, change.view - 1])
         claims = [Claim(seq, lie, view) for (seq, lie), view in sorted(accepted.items())]
-        return replace(change, prepared=[], preprepared=claims)
+        lies = {claim.seq: claim for claim in claims if claim.digest in self._plot.batches}
+        prepared = list(lies.values()) if self.rng.random() < 0.5 else []
+        return replace(change, prepared=prepared, preprepared=claims)
 
     def _other(self, vote: Prepare | Commit | Decided) -> bytes:
         lie = self._plot.lies.get((vote.view, vote.seq))
