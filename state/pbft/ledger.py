@@ -96,7 +96,7 @@ class Ledger:
         self.final = seq
         if seq > self.logged:
             self.logged = seq
-            self._port.persist(Final(view, seq, digest))
+            self._port.note(Final(view, seq, digest))
         time_ms, results = self._results.pop(seq)
         self._port.emit(
             Committed(

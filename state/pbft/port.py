@@ -27,6 +27,7 @@ class Port:
         self.rewrite = False
         """Whether the vote log is to be written anew at the end of this step."""
         self._records: list[Record] = []
+        self._notes: list[Record] = []
         self._effects: list[Effect] = []
         self._out: dict[str, list[AnyMessage]] = {}
         self._lazy: list[AnyMessage] = []
@@ -44,6 +45,10 @@ class Port:
     def persist(self, record: Record) -> None:
         """Write a record before anything of this step leaves."""
         self._records.append(record)
+
+    def note(self, record: Record) -> None:
+        """Write a record with the next one that must be written: others can tell it again."""
+        self._notes.append(record)
 
     def send(self, to: str, *messages: AnyMessage) -> None:
         """Send messages to one peer."""
@@ -91,8 +96,10 @@ class Port:
             self._effects = []
             effects.append(Rewrite(_encoded(whole())))
             self.rewrite = False
+            self._notes = []
         elif self._records:
-            effects.append(Persist(_encoded(self._records)))
+            effects.append(Persist(_encoded([*self._notes, *self._records])))
+            self._notes = []
         self._records = []
         if self._out:
             out, self._out = self._out, {}

@@ -43,7 +43,11 @@ class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class Final(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """A batch that is committed, and everything before it."""
+    """A batch that is committed, and everything before it.
+
+    It is written when something else is: who forgets it learns it again, and has said nothing that
+    depends on it.
+    """
 
     view: int
     seq: int

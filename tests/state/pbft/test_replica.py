@@ -180,7 +180,7 @@ def test_one_liar_that_has_keys_raises_nothing_and_breaks_nothing(seed: int, fas
     assert world.run_until(world.idle, limit=60.0), f"seed {seed}"
     assert world.run_until(world.level, limit=60.0), f"seed {seed}"
     world.judge.settled()
-    assert liars[0].lies > 500
+    assert liars[0].lies > 200
     for node in world.correct():
         slots = node.replica._slots  # type: ignore[union-attr]
         votes = [len(slot.commits) + len(slot.decided) + len(slot.prepares) for slot in slots]
