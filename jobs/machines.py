@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, get_args
 
 import msgspec
@@ -26,20 +25,25 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
-@dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine, and the forms of what it is asked and answers."""
+    """A machine, and the forms of what it is asked and answers.
 
-    make: Callable[[], StateMachine]
-    asked: Any
-    """The union of its operations' types."""
-    answered: Any
-    """That of its results."""
+    Args:
+        make: Makes one.
+        asked: The union of its operations' types.
+        answered: That of its results.
+    """
+
+    def __init__(self, make: Callable[[], StateMachine], asked: Any, answered: Any) -> None:
+        self.make = make
+        self._asked = asked
+        self._operations = msgspec.msgpack.Decoder(asked)
+        self._results = msgspec.msgpack.Decoder(answered)
 
     @property
     def operations(self) -> dict[str, type[msgspec.Struct]]:
         """The operations' types, by the word that a line of JSON has under "op"."""
-        return {_snake(kind.__name__): kind for kind in get_args(self.asked)}
+        return {_snake(kind.__name__): kind for kind in get_args(self._asked)}
 
     def operation(self, words: Any) -> bytes:
         """Return the bytes to submit for an operation in words.
@@ -71,16 +75,16 @@ class Machine:
 
     def words(self, data: bytes) -> Any:
         """Return an operation as it could be submitted, or bytes that are none as text."""
-        return _words(data, self.asked, "op")
+        return _words(data, self._operations, "op")
 
     def result(self, data: bytes) -> Any:
         """Return a result: its kind under "result", and its fields."""
-        return _words(data, self.answered, "result")
+        return _words(data, self._results, "result")
 
 
-def _words(data: bytes, kinds: Any, tag: str) -> Any:
+def _words(data: bytes, kinds: msgspec.msgpack.Decoder[Any], tag: str) -> Any:
     try:
-        found = msgspec.msgpack.decode(data, type=kinds)
+        found = kinds.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _text(data)
     values = msgspec.structs.asdict(found)
