@@ -67,6 +67,9 @@ class Equivocate(Byzantine):
         super().__init__(replica, keys, rng)
         self._plot = plot if plot is not None else Plot()
         self._victims = victims
+        # A liar that changed its story would let the others go on, sooner or later.
+        self._story = rng.choice(["forgets", "accepted", "prepared", "prepared"])
+        self._tells_all = rng.random() < 0.5
         self._halves: dict[int, frozenset[str]] = {}
 
     def instead(self, to: str, messages: list[AnyMessage]) -> list[AnyMessage]:
@@ -141,6 +144,9 @@ class Equivocate(Byzantine):
             if self.rng.random() < 0.7:  # else it would never be one of n that say the same
                 return message
             return replace(message, digest=self.invented(), results=[self.rng.randbytes(16)])
+        if isinstance(message, ViewChange) and message.replica == self.name and self._tells_all:
+            change = self._other_change(message)
+            return replace(change, signature=sign(self.keys, change))
         if not self._half(self.replica.view, to):
             return message
         if isinstance(message, PrePrepare):
@@ -160,13 +166,13 @@ class Equivocate(Byzantine):
             if self.rng.random() < 0.5:
                 return replace(message, digest=self.invented())
         elif isinstance(message, ViewChange) and message.replica == self.name:
-            other_change = self._other_change(message)
-            return replace(other_change, signature=sign(self.keys, other_change))
+            change = self._other_change(message)
+            return replace(change, signature=sign(self.keys, change))
         return message
 
     def _other_change(self, change: ViewChange) -> ViewChange:
-        """Claim to have accepted the lies, maybe later than it did, and prepared them or none."""
-        if self.rng.random() < 0.3:
+        """Claim to have accepted the lies, maybe later than it did, and maybe prepared them."""
+        if self._story == "forgets":
             return replace(change, prepared=change.prepared[:-1], preprepared=[])
         accepted = {(claim.seq, claim.digest): claim.view for claim in change.preprepared}
         top = change.stable + 2 * self.settings.checkpoint
@@ -175,7 +181,7 @@ class Equivocate(Byzantine):
                 accepted[seq, lie] = self.rng.choice([view, change.view - 1])
         claims = [Claim(seq, lie, view) for (seq, lie), view in sorted(accepted.items())]
         lies = {claim.seq: claim for claim in claims if claim.digest in self._plot.batches}
-        prepared = list(lies.values()) if self.rng.random() < 0.5 else []
+        prepared = list(lies.values()) if self._story == "prepared" else []
         return replace(change, prepared=prepared, preprepared=claims)
 
     def _other(self, vote: Prepare | Commit | Decided) -> bytes:
