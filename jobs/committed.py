@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 
 Row = dict[str, Any]
+_BLOCK = 1 << 16
+
 Request = tuple[str, int]
 """A client's name and its request's number."""
 
@@ -27,10 +29,8 @@ class CommittedFile:
     """
 
     def __init__(self, path: Path) -> None:
-        data = path.read_bytes() if path.exists() else b""
-        whole = data.rfind(b"\n") + 1
-        lines = data[:whole].splitlines()
-        self._last: int = _decode(lines[-1], path)["seq"] if lines else 0
+        line, whole = _last_line(path)
+        self._last: int = _decode(line, path)["seq"] if line else 0
         self._file = path.open("ab")
         self._file.truncate(whole)
 
@@ -49,6 +49,23 @@ class CommittedFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _last_line(path: Path) -> tuple[bytes, int]:
+    """Return the last whole line of a file, if there is one, and where it ends."""
+    end = path.stat().st_size if path.exists() else 0
+    if not end:
+        return b"", 0
+    with path.open("rb") as file:
+        start, data = end, b""
+        # The end of the line before it, and its own.
+        while start and data.count(b"\n") < 2:
+            block = min(start, _BLOCK)
+            start -= block
+            file.seek(start)
+            data = file.read(block) + data
+    whole = data.rfind(b"\n") + 1
+    return data[:whole].splitlines()[-1] if whole else b"", start + whole
 
 
 def read(path: Path) -> Iterator[Row]:

@@ -29,6 +29,7 @@ from jobs.replica_board import Board, event_text
 from jobs.replica_node import COMMITTED, EVENTS, STANDING, protocol
 from jobs.replica_settings import ReplicaSettings
 from jobs.replica_workload import WORKLOADS, Lane, Unanswered
+from jobs.settings import SettingsError
 from jobs.watch import Once, Steps, Watch
 from operators.pbft import Begin
 from operators.pbft_client import Ask
@@ -84,8 +85,11 @@ def group_flow(settings: ReplicaSettings, out: Path) -> Dataflow:
     """Build the flow of a local group's clients, which starts the replicas and ends them.
 
     Raises:
-        OSError: the directory has a group already.
+        SettingsError: the directory has a group already.
+        OSError: it cannot be written.
     """
+    if (out / "r1").exists():
+        raise SettingsError(f"REPLICA_OUT={out} has a group already, which is gone: take another")
     nodes, peers = plan(out, settings)
     users = [f"c{i + 1}" for i in range(settings.users)]
     names = [node.name for node in nodes]

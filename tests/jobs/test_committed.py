@@ -43,6 +43,16 @@ def test_a_torn_line_is_written_again(cut: int, tmp_path: Path) -> None:
     assert [each["seq"] for each in read(path)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("size", [10, 65_000, 65_536, 200_000])
+@pytest.mark.parametrize("torn", [b"", b'{"seq": 3, "view', b"x" * 150_000])
+def test_lines_of_any_length(size: int, torn: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "committed.ndjson"
+    written(path, row(1), row(2, "d" * size))
+    path.write_bytes(path.read_bytes() + torn)
+    assert written(path, row(2, "d" * size), row(3)).last == 3
+    assert list(read(path)) == [row(1), row(2, "d" * size), row(3)]
+
+
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "committed.ndjson"
     path.write_text('{"seq": "one"}\n')

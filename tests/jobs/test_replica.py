@@ -53,8 +53,9 @@ def test_a_group_answers_and_its_logs_are_the_same(tmp_path: Path) -> None:
     assert sum(len(r["operations"]) for b in logs[-1] for r in b["requests"]) >= 60
     assert not list(out.glob("*.pid"))
     assert {path.name for path in (out / "r1" / "keys").iterdir()} >= {"r1.identity.json"}
-    secret = (out / "r1" / "keys" / "r1.identity.json").stat().st_mode & 0o777
-    assert secret == 0o600
+    again = run(out)
+    assert again.returncode == 2
+    assert "has a group already" in again.stderr
 
 
 def test_locks_with_a_leader_that_equivocates(tmp_path: Path) -> None:
