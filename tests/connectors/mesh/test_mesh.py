@@ -378,3 +378,21 @@ def test_hostile_datagrams() -> None:
 def test_names_fit_a_datagram(name: str) -> None:
     with pytest.raises(ValueError, match="1 to 255 bytes"):
         UdpMesh(name, "127.0.0.1:0")
+
+
+def test_a_silent_connection_is_closed_until_there_is_something_to_say(keys: Path) -> None:
+    async def test() -> None:
+        got: Got = []
+        meshes = [quic(keys, name, linger=timedelta(seconds=0.1)) for name in "ab"]
+        a, b = meshes
+        await started([*meshes], got)
+        a.send("b", b"one")
+        await until(lambda: len(got) == 1)
+        await until(lambda: not a.connected() and not b.connected())
+        b.send("a", b"two")
+        await until(lambda: len(got) == 2)
+        assert got == [("b", "a", b"one"), ("a", "b", b"two")]
+        for mesh in meshes:
+            await mesh.stop()
+
+    run(test())
