@@ -165,13 +165,16 @@ class Board:
         return max(up, key=lambda s: (s["view"], s["active"]))["primary"] if up else None
 
     def _counts(self) -> str:
-        views = [standing["view"] for standing in self._standings.values()]
-        text = f"view {max(views)}, primary {self._primary()}" if views else "starting"
+        if not self._standings:
+            return "starting"
+        view, batch = (
+            max(s[field] for s in self._standings.values()) for field in ("view", "final")
+        )
+        text = f"view {view} ({self._primary() or 'nobody'}), batch {batch:,}"
         if self._total is None:
-            (own,) = self._standings.values() or ({},)
-            return f"{text}, final {own.get('final', 0):,}" if own else text
+            return text
         latencies, now = self.latencies, time.monotonic()
-        text += f"; {len(latencies.seconds):,} of {self._total:,} answered"
+        text += f": {len(latencies.seconds):,}/{self._total:,} answered"
         if latencies.seconds:
             half, most = (1e3 * latencies.percentile(share) for share in (0.5, 0.99))
             text += f", {latencies.rate(now):,.0f}/s, p50 {half:.1f} ms, p99 {most:.1f} ms"

@@ -340,7 +340,7 @@ class LocalGroup:
         ends = ", ".join(f"{name} {last:,}" for name, last in found.last.items())
         print(f"{found.batches:,} batches committed, the logs agree ({ends})")
         for text, names in record["evidence"].items():
-            print(f"{text} (seen by {', '.join(names)})")
+            print(f"{text} ({', '.join(names)})")
         if not record["evidence"]:
             print("no evidence of misbehaviour")
         print(f"results: {_short(self._out)}")

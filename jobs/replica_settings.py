@@ -36,7 +36,7 @@ class ReplicaSettings(JobSettings):
         60, ge=0, description="requests of the local group in a second; 0: when one is answered"
     )
     window: PositiveInt = Field(
-        1, description="requests that each client of the local group has under way, at most"
+        1, description="requests that a client has under way, at most; they come in any order"
     )
     batch: PositiveInt = Field(1, description="operations of one request of the local group")
     seed: int = Field(0, ge=0, description="of the local group's workload")

@@ -36,7 +36,7 @@ def test_a_table_for_people(width: int) -> None:
     board.hint("kill any")
     head, titles, *rows, note, hint = shown(board, width)
     assert hint == "kill any".ljust(len(hint))
-    assert head.startswith("view 1, primary r2; 1 of 2,000 answered")
+    assert head.startswith("view 1 (r2), batch 1,200: 1/2,000 answered")
     assert head.rstrip().endswith("p50 10.0 ms, p99 10.0 ms")
     assert titles.split() == [
         *("replica", "state", "view", "stable", "final", "executed", "waiting", "evidence")
@@ -66,7 +66,7 @@ def test_one_replica_alone() -> None:
     board = Board(["r1"], None, io.StringIO())
     assert shown(board, 80)[0] == "starting"
     board.stands("r1", standing())
-    assert shown(board, 80)[0] == "view 1, primary r2, final 1,200"
+    assert shown(board, 80)[0] == "view 1 (r2), batch 1,200"
 
 
 def test_latencies() -> None:
