@@ -1,8 +1,9 @@
 """Deliberate bugs in the protocol, and the proof that the tests catch each.
 
 `python -m tests.simulation.mutants` puts one bug after the other into a copy of the code and runs
-the tests of the simulation on it, until one fails; `NAME...` only those, `--list` lists them. What
-no test catches is named at the end, and the exit code is 1.
+tests on it until one fails: those of the module that has the bug, then the simulations (or with
+`--simulations` these alone). `NAME...` only those, `--list` lists them. What no test catches is
+named at the end, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -512,7 +513,7 @@ def edited(mutant: Mutant, root: Path = ROOT) -> dict[str, str]:
 def copy(directory: Path, mutant: Mutant | None, root: Path = ROOT) -> None:
     """Copy the code from `root` into a directory, with a bug in it."""
     ignored = shutil.ignore_patterns("__pycache__")
-    for part in ("state", "tests/simulation"):
+    for part in ("state", "tests/simulation", "tests/state/pbft"):
         shutil.copytree(root / part, directory / part, ignore=ignored)
     shutil.copy(root / "pyproject.toml", directory)
     if mutant is not None:
@@ -520,8 +521,13 @@ def copy(directory: Path, mutant: Mutant | None, root: Path = ROOT) -> None:
             (directory / "state" / "pbft" / file).write_text(text)
 
 
-def hunt(mutant: Mutant | None, root: Path = ROOT) -> Outcome:
+def hunt(mutant: Mutant | None, root: Path = ROOT, *, simulations: bool = False) -> Outcome:
     """Run the tests on a copy with a bug in it until one fails.
+
+    Args:
+        mutant: The bug; none for the code as it is.
+        root: Where that is.
+        simulations: Whether to leave out the tests of the module that has the bug.
 
     Raises:
         RuntimeError: they could not be run.
@@ -530,7 +536,11 @@ def hunt(mutant: Mutant | None, root: Path = ROOT) -> Outcome:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         copy(directory, mutant, root)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TESTS]
+        edits = mutant.edits if mutant is not None and not simulations else ()
+        files = (edit.file.replace("authentication", "keys") for edit in edits)
+        own = {f"tests/state/pbft/test_{file}": None for file in files}
+        tests = [*(each for each in own if (directory / each).exists()), *TESTS]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         environment = os.environ | {"PYTHONPATH": name, "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
             command, cwd=directory, env=environment, capture_output=True, text=True, check=False
@@ -549,6 +559,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="only these")
     parser.add_argument("--list", action="store_true", help="say which there are")
+    parser.add_argument("--simulations", action="store_true", help="by simulations alone")
     args = parser.parse_args()
     chosen = [each for each in MUTANTS if not args.names or each.name in args.names]
     if args.list:
@@ -558,18 +569,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         # All are made of the same code, whatever happens to it meanwhile.
         copy(Path(name), None)
-        sys.exit(not _hunt_all(chosen, Path(name), plain_first=not args.names))
+        if not args.names and not _plain(Path(name)):
+            sys.exit(1)
+        sys.exit(not _hunt_all(chosen, Path(name), simulations=args.simulations))
 
 
-def _hunt_all(mutants: list[Mutant], root: Path, *, plain_first: bool) -> bool:
-    if plain_first:
-        plain = hunt(None, root)
-        print(f"{'(no bug)':28} {plain.seconds:6.1f} s  {plain.by or 'all tests pass'}", flush=True)
-        if plain.caught:
-            return False
+def _plain(root: Path) -> bool:
+    """Return whether all tests pass without any bug."""
+    plain = hunt(None, root)
+    print(f"{'(no bug)':28} {plain.seconds:6.1f} s  {plain.by or 'all tests pass'}", flush=True)
+    return not plain.caught
+
+
+def _hunt_all(mutants: list[Mutant], root: Path, *, simulations: bool) -> bool:
     survived = []
     for each in mutants:
-        outcome = hunt(each, root)
+        outcome = hunt(each, root, simulations=simulations)
         said = f"caught by {outcome.by}" if outcome.caught else "NOT CAUGHT"
         print(f"{each.name:28} {outcome.seconds:6.1f} s  {said}", flush=True)
         if not outcome.caught:
