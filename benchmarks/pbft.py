@@ -16,7 +16,8 @@ measured is what agreement costs the processors and the disk, not a network's de
   is most of the latency, of all transports alike.
 - latency: one request of one operation in flight. Rates: several in flight; operations answered a
   second. CPU: processor time of all processes together, for each request, which unlike wall time
-  hardly depends on who else uses the machine. Limit: the rate at which that fills all cores.
+  hardly depends on who else uses the machine; "others" is the share of the processors that they
+  had. Limit: the rate at which the replicas' and the client's processor time fills all cores.
 - "dataflow": replicas as users run them, `operators.pbft` in a Bytewax flow fed by
   `connectors.mesh.Meshes`; the other rows have replicas right on the mesh.
 - loss: every UDP link through a relay that drops 10 % of the datagrams, each way.
@@ -137,6 +138,8 @@ class Figures:
     p99: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     """Milliseconds for a request of one operation, one in flight."""
+    others: list[float] = field(default_factory=list)
+    """Which part of the processors others used meanwhile."""
     messages: list[float] = field(default_factory=list)
     """Of such a request."""
     rates: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -148,6 +151,25 @@ class Figures:
     phases: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     notes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     lost: list[float] = field(default_factory=list)
+
+
+def disk(directory: Path, times: int = 100) -> float:
+    """Return how many milliseconds an `fdatasync` of 400 more bytes takes there, the median."""
+    took = []
+    with tempfile.NamedTemporaryFile(dir=directory, buffering=0) as file:
+        for _ in range(times):
+            file.write(bytes(400))
+            begin = time.perf_counter()
+            os.fdatasync(file.fileno())
+            took.append(time.perf_counter() - begin)
+    return 1000 * statistics.median(took)
+
+
+def busy() -> float:
+    """Return the processor seconds that all of the machine has used since it started."""
+    fields = Path("/proc/stat").read_text().split()[1:9]
+    used = sum(map(int, fields)) - int(fields[3]) - int(fields[4])
+    return used / os.sysconf("SC_CLK_TCK")
 
 
 class Bench:
@@ -194,9 +216,13 @@ class Bench:
 
     def _latency(self, group: Running, figures: Figures) -> str:
         load = Load(max(30, int(_LATENCY * self._scale)), 1, 1, "l")
-        before, sent = group.spent()
+        (before, sent), all_before = group.spent(), busy()
+        begin = time.monotonic()
         answered = group.ask(load)
-        after, sent_after = group.spent()
+        (after, sent_after), all_after = group.spent(), busy()
+        cores = os.cpu_count() or 1
+        others = all_after - all_before - (after - before)
+        figures.others.append(max(0.0, others / (time.monotonic() - begin) / cores))
         milliseconds = [1000 * each for each in answered.latencies]
         figures.latencies += milliseconds
         figures.p50.append(float(np.percentile(milliseconds, 50)))
@@ -225,15 +251,16 @@ def _thousands(values: Sequence[float]) -> str:
 
 def _print_table(table: dict[Side, Figures], n: int) -> None:
     print(
-        f"\nn={n}\n| transport | mode | p50 ms | p99 ms | CPU ms | messages | "
+        f"\nn={n}\n| transport | mode | p50 ms | p99 ms | CPU ms | others | messages | "
         + " | ".join(f"{batch}: 1000/s | limit" for batch in BATCHES)
         + " |"
     )
-    print("| " + " | ".join(["---"] * (6 + 2 * len(BATCHES))) + " |")
+    print("| " + " | ".join(["---"] * (7 + 2 * len(BATCHES))) + " |")
     for side, at in table.items():
         if side.n == n:
             columns = [TRANSPORTS[side.transport], side.label, spread(at.p50, 1)]
-            columns += [spread(at.p99, 1), spread(at.cpu, 1), spread(at.messages, 1)]
+            columns += [spread(at.p99, 1), spread(at.cpu, 1), spread(at.others, 2)]
+            columns.append(spread(at.messages, 1))
             for batch in BATCHES:
                 columns += [
                     _thousands(at.rates.get(batch, [])),
@@ -273,7 +300,7 @@ def _verdict(name: str, value: float) -> str:
 def _rounded(figures: Figures) -> dict[str, Any]:
     plain: dict[str, Any] = {
         name: [round(value, 3) for value in getattr(figures, name)]
-        for name in ("p50", "p99", "cpu", "messages", "lost")
+        for name in ("p50", "p99", "cpu", "others", "messages", "lost")
     }
     for name in ("rates", "limits"):
         plain[name] = {str(k): [round(x) for x in v] for k, v in getattr(figures, name).items()}
@@ -299,6 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Pool(Path(directory), max(side.n for side in sides)) as pool,
     ):
         bench = Bench(pool, scale)
+        flush = disk(pool.directory)
         for _ in range(rounds):
             for side in sides:
                 bench.measure(side, table[side])
@@ -317,6 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         if any(at.notes.values()):
             print(f"{side.name}: {dict(at.notes)}")
+    print(f"fdatasync of 400 bytes: {flush:.1f} ms, median, before the replicas used the disk")
     found = _aims(table)
     for name, value in found.items():
         if name.removesuffix("_nosync") in AIMS:
@@ -331,6 +360,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "name": "pbft",
                 "rounds": rounds,
                 "cores": os.cpu_count(),
+                "fdatasync_ms": round(flush, 2),
                 "load": [load, os.getloadavg()[0]],
                 "equal": bench.equal and bench.alike,
                 "found": {name: round(value, 2) for name, value in found.items()},

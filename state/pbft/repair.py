@@ -32,11 +32,11 @@ _ANSWERED = 64
 """Slots of one answer."""
 _OVERHEAD = 100
 """Bytes of a message around its content, at least."""
-_ANSWER_BYTES = 1 << 20
+_ANSWER_BYTES = 1 << 18
 """Bytes of batches in one answer, or one batch."""
 _GRANTED = 4 << 20
 """Bytes of batches and states that a peer gets in one `Settings.resend`, by asking for them."""
-_PATIENCE = 2
+_PATIENCE = 3
 """After so many times the usual time to the next commit a replica that waits asks."""
 _NEVER = float("inf")
 
@@ -112,7 +112,8 @@ class Repair:
         port.broadcast(self._status())
         missing = sorted(self._ordering.missing())
         if missing:
-            port.broadcast(FetchBatches(missing))
+            # Somebody else each time: as many copies as there are replicas would be in the way.
+            port.send(port.others[self._attempt % len(port.others)], FetchBatches(missing))
         self._catch_up()
         if self.transfer is not None:
             self._fetch_state()
