@@ -319,12 +319,18 @@ MUTANTS = (
         "        if not found and sum(claim is None for claim in claims) < group.quorum:\n",
         "        if False:\n",
     ),
-    one(
+    Mutant(
         "selection-of-few",
         "f + 1 view changes are enough",
-        "selection.py",
-        "if len(changes) < group.quorum:",
-        "if len(changes) <= group.f:",
+        tuple(
+            Edit("selection.py", f"{what} {sign} group.quorum", f"{what} {instead} group.f")
+            for what, sign, instead in (
+                ("len(changes)", "<", "<="),
+                ("behind", ">=", ">"),
+                ("agreeing", ">=", ">"),
+                ("for claim in claims)", "<", "<="),
+            )
+        ),
     ),
     one(
         "selection-empty",
