@@ -118,8 +118,11 @@ class QuicMesh(Mesh):
         links = list(self._links)
         for link in links:
             link.end(Code.DONE, f"{self.name} leaves")
-        if links:
-            await asyncio.wait([asyncio.ensure_future(x.wait_closed()) for x in links], timeout=1)
+        if self._links:
+            told = [asyncio.ensure_future(link.wait_closed()) for link in self._links]
+            await asyncio.wait(told, timeout=1)
+            for link in list(self._links):
+                link.hang_up()
         if self._server is not None:
             self._server.close()
 
@@ -289,7 +292,7 @@ class _Peer:
                 link.connect(place)
                 await link.settled.wait()
         except (OSError, TimeoutError) as error:
-            link.abandon()
+            link.end(Code.DONE, "no answer")
             log.info(
                 "%s at %s:%d cannot be reached: %s", self._name, host, port, error or "timeout"
             )
@@ -354,14 +357,18 @@ class _Link(Connection):
         self._quic.send_ping(1)
         self.transmit()
 
-    def abandon(self) -> None:
-        """Close a connection that never was one."""
+    def end(self, code: Code, reason: str) -> None:
+        """Close the connection; where not a packet went out, there is no one to tell why."""
         if self._transport is not None and self._quic._network_paths:
-            self.end(Code.DONE, "no answer")
+            super().end(code, reason)
             return
-        # Not a packet went out: there is no one to tell.
+        self.ended = code, reason
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Let go of a connection, and of its own socket if it was dialled."""
         self.mesh.forget(self)
-        if self._transport is not None:
+        if self.dialled and self._transport is not None:
             self._transport.close()
 
     def datagram_received(self, data: bytes | str, addr: Any) -> None:
@@ -452,7 +459,7 @@ class _Link(Connection):
             self._transport.close()
 
     def _keep_alive(self) -> None:
-        if self._loop.time() - self._used > self.mesh.linger:
+        if self.since and self._loop.time() - self._used > self.mesh.linger:
             self.end(Code.DONE, "nothing to say")
         else:
             super()._keep_alive()
