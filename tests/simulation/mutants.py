@@ -408,8 +408,15 @@ MUTANTS = (
         (
             Edit(
                 "views.py",
-                "            return\n        if known is not None and known.view == change.view:\n",
-                "            return\n        if known is not None:\n",
+                "            return\n"
+                "        if known is not None and known.view == change.view:\n"
+                "            self._ordering.accusations.append("
+                "Accusation(change.replica, known, change))\n"
+                "            return\n",
+                "            return\n"
+                "        if known is not None:\n"
+                "            self._ordering.accusations.append("
+                "Accusation(change.replica, known, change))\n",
             ),
             Edit(
                 "evidence.py",

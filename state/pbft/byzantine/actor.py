@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from typing import Protocol
 
+import msgspec
+from msgspec.structs import replace
+
 from state.pbft.authentication import MAC_BYTES, Authenticator, close
-from state.pbft.events import Effect, Event, Received, Send, Settings
+from state.pbft.events import Effect, Event, Phase, Received, Send, Settings
 from state.pbft.group import Group
-from state.pbft.messages import AnyMessage, MessageError, decode
+from state.pbft.messages import AnyMessage, MessageError, Reply, decode, digest
 from state.pbft.replica import Standing
 
 
@@ -109,6 +112,12 @@ class Byzantine:
     def invented(self) -> bytes:
         """Return a digest of nothing."""
         return self.rng.randbytes(32)
+
+    def false_reply(self, reply: Reply) -> Reply:
+        """Return other results, with their digest, as if they were committed."""
+        results = [self.rng.randbytes(16) for _ in reply.results or [b""]]
+        known = digest("results", msgspec.msgpack.encode(results))
+        return replace(reply, phase=Phase.COMMITTED, digest=known, results=results)
 
     def to(self, peer: str, *messages: AnyMessage) -> Effect:
         """Return a bundle for a peer."""

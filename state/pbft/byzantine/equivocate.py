@@ -143,7 +143,7 @@ class Equivocate(Byzantine):
         if isinstance(message, Reply):
             if self.rng.random() < 0.7:  # else it would never be one of n that say the same
                 return message
-            return replace(message, digest=self.invented(), results=[self.rng.randbytes(16)])
+            return self.false_reply(message)
         if isinstance(message, ViewChange) and message.replica == self.name and self._tells_all:
             change = self._other_change(message)
             return replace(change, signature=sign(self.keys, change))

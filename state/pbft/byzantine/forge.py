@@ -127,7 +127,7 @@ class Forge(Byzantine):
         if isinstance(message, BatchBody):
             return BatchBody(rng.randbytes(len(message.batch)))
         if isinstance(message, Reply):
-            return replace(message, digest=self.invented(), results=[rng.randbytes(16)])
+            return self.false_reply(message)
         if isinstance(message, Status):
             far = rng.choice([0, 1, 1000, 1 << 61])
             return replace(message, view=message.view + far, final=message.final + far)
