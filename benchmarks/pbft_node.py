@@ -174,6 +174,8 @@ async def serve() -> None:
             node = None
         sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
         sys.stdout.buffer.flush()
+    if node is not None:
+        await node.end()
 
 
 if __name__ == "__main__":

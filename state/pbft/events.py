@@ -219,7 +219,7 @@ class Settings(msgspec.Struct, frozen=True):
     """Execute and answer what is proposed, before it is prepared."""
     lazy: float = 0.02
     """How long votes wait for another message to travel with, where nobody waits for them."""
-    lazy_fast: float = 0.05
+    lazy_fast: float = 0.1
     """The same with `fast`, while clients are content with speculative answers."""
     votes: Literal["mac", "signature"] = "mac"
     """How PREPARE and COMMIT are authenticated: see :mod:`state.pbft`."""
