@@ -138,10 +138,11 @@ class Invariants:
         elif isinstance(effect, Transferred):
             self._checkpoint(node, effect.seq, effect.digest)
             life = self._lives[node]
-            if effect.seq < life.final:
-                raise Violation(f"{node} went back from slot {life.final} to {effect.seq}")
+            # In a new life some of what was told in the last one may come again.
+            if life.last is not None and effect.seq < life.last:
+                raise Violation(f"{node} went back from slot {life.last} to {effect.seq}")
             life.last = effect.seq
-            life.final = effect.seq
+            life.final = max(life.final, effect.seq)
         elif isinstance(effect, ViewEntered):
             life = self._lives[node]
             if effect.view < life.view or effect.primary != self.group.primary(effect.view):
