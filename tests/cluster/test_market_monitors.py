@@ -102,7 +102,8 @@ def until(ready: Callable[[], bool], monitors: Iterable[Monitor], seconds: float
     end = time.monotonic() + seconds
     while not ready():
         well = all(m.process is not None and m.process.poll() is None for m in monitors)
-        assert well and time.monotonic() < end, [m.log.read_text()[-2000:] for m in monitors]
+        if not well or time.monotonic() > end:
+            pytest.fail("\n".join(m.log.read_text()[-2000:] for m in monitors))
         time.sleep(0.02)
 
 
