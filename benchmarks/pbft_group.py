@@ -22,6 +22,7 @@ from connectors.testing.relay import UdpRelay
 from jobs.processes import free_ports
 from state.pbft import Settings
 
+_RUN = "from benchmarks.pbft_node import main; main()"
 _PATIENCE = 120.0
 _SETTLE = 20.0
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class Process:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "benchmarks.pbft_node"],
+            [sys.executable, "-W", "error", "-c", _RUN],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[1],

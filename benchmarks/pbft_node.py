@@ -178,5 +178,6 @@ async def serve() -> None:
         await node.end()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve; what a process of `benchmarks.pbft_group` runs."""
     uvloop.run(serve())
