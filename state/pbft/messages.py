@@ -22,6 +22,8 @@ MAX_OPERATIONS: Final = 10_000
 MAX_SLOTS: Final = 4096
 """Slots that any list in a message may speak of: no window is larger."""
 MAX_GROUP: Final = 256
+MAX_CLAIMS: Final = MAX_SLOTS * (MAX_GROUP + 1)
+"""Batches that a replica may have accepted: see :func:`state.pbft.selection.most_claims`."""
 
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, msgspec.Meta(max_length=64)]
@@ -121,9 +123,6 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     view: Count
 
 
-Claims = Annotated[list[Claim], msgspec.Meta(max_length=MAX_SLOTS)]
-
-
 class ViewChange(Message, frozen=True, tag=7):
     """`replica` wants to move to `view`; signed over everything else."""
 
@@ -133,9 +132,9 @@ class ViewChange(Message, frozen=True, tag=7):
     """Its last stable checkpoint; the claims are of later slots."""
     checkpoints: Annotated[list[Checkpoint], msgspec.Meta(max_length=64)]
     """Its checkpoints from the stable one on."""
-    prepared: Claims
+    prepared: Annotated[list[Claim], msgspec.Meta(max_length=MAX_SLOTS)]
     """For each slot the last batch that was prepared (P)."""
-    preprepared: Claims
+    preprepared: Annotated[list[Claim], msgspec.Meta(max_length=MAX_CLAIMS)]
     """For each slot and batch the last view in which it was accepted (Q)."""
     signature: Signature = b""
 

@@ -12,6 +12,8 @@ from state.pbft.events import Rejected
 from state.pbft.ledger import Ledger
 from state.pbft.messages import (
     MAX_OPERATIONS,
+    NULL,
+    NULL_DIGEST,
     Accusation,
     Batch,
     Claim,
@@ -28,6 +30,7 @@ from state.pbft.messages import (
 from state.pbft.port import Port
 from state.pbft.records import Accepted, Body, Prepared
 from state.pbft.requests import Requests
+from state.pbft.selection import most_fresh
 from state.pbft.slots import Slot, Slots
 
 _AROUND_OPERATION, _AROUND_REQUEST = 5, 1000
@@ -84,6 +87,11 @@ class Ordering:
             and self._slots.inside(self.next)
             and self.next - 1 - self._ledger.executed < settings.pipeline
         ):
+            slot = self._slots.slot(self.next, self.view)
+            self.next += 1
+            if self._full(slot):
+                self._offer(slot, NULL)
+                continue
             requests: list[Request] = []
             operations = size = 0
             for key, request in list(self._queue.items()):
@@ -96,16 +104,21 @@ class Ordering:
                 del self._queue[key]
                 requests.append(request)
             batch = Batch(max(int(port.wall * 1000), self._ledger.time_ms), requests)
-            data = encode_batch(batch)
-            slot = self._slots.slot(self.next, self.view)
-            self.next += 1
-            slot.digest = self._slots.put_batch(data, batch)
-            proposal = PrePrepare(self.view, slot.seq, slot.digest, b"", data)
-            slot.signature = sign(port.keys, proposal)
-            self._accept(slot)
-            port.broadcast(msgspec.structs.replace(proposal, signature=slot.signature))
-            self._progress(slot)
-            self._ledger.advance(self.active)
+            self._offer(slot, encode_batch(batch), batch)
+
+    def _full(self, slot: Slot) -> bool:
+        """Return whether no other batch than the null one is accepted for a slot any more."""
+        return len(slot.preprepared) >= most_fresh(self._port.group.n)
+
+    def _offer(self, slot: Slot, data: bytes, batch: Batch | None = None) -> None:
+        port = self._port
+        slot.digest = self._slots.put_batch(data, batch)
+        proposal = PrePrepare(self.view, slot.seq, slot.digest, b"", data)
+        slot.signature = sign(port.keys, proposal)
+        self._accept(slot)
+        port.broadcast(msgspec.structs.replace(proposal, signature=slot.signature))
+        self._progress(slot)
+        self._ledger.advance(self.active)
 
     # -- backups ----------------------------------------------------------------------------------
 
@@ -138,6 +151,7 @@ class Ordering:
                 port.emit(Rejected(sender, f"the batch of proposal {message.seq} is another"))
                 return
             self.take_batch(sender, message.batch)
+        self._consider(slot)  # if it is a batch that was here before
 
     def take_batch(self, sender: str, data: bytes) -> None:
         """Take a batch that some slot names, and vote for it where it was proposed."""
@@ -182,8 +196,10 @@ class Ordering:
         batch = self._slots.batch(slot.digest)
         if batch is None:
             return
-        if slot.signature:
+        if slot.signature and slot.digest != NULL_DIGEST:
             fault = self._fault(batch)
+            if self._full(slot) and slot.digest not in slot.preprepared:
+                fault = f"{len(slot.preprepared)} other batches were accepted there before"
             if fault is not None:
                 slot.refused = True
                 primary = self._port.group.primary(self.view)

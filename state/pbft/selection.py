@@ -42,6 +42,15 @@ both kinds of certificates of different views met (Abraham et al. 2017).
 
 Liveness: once V has the messages of all n - f >= q correct replicas, either some (d, v) with the
 highest v that a correct replica prepared satisfies A1 and A2, or none prepared and B holds.
+
+Q is bounded, though no entry of it may be forgotten before the next stable checkpoint. A replica
+that has accepted :func:`most_fresh` = k batches for a slot refuses any other that a primary
+proposes there by itself (not one that a NEW-VIEW chose), but for the null batch; as primary it
+proposes that. What a NEW-VIEW chooses is null, or in the Q of f + 1, so a correct replica has
+accepted it before; the first that did was offered it by a primary. So the n replicas have
+accepted n k + 1 different batches for a slot at most. To refuse a proposal is always safe. Nor does
+it stop the slot for good: every time that a correct replica leads, and proposes there in vain, its
+own Q grows, so after k times at most it proposes the null batch, which all accept.
 """
 
 from __future__ import annotations
@@ -52,7 +61,16 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from state.pbft.group import Group
-from state.pbft.messages import NULL_DIGEST, Checkpoint, Claim, Selected, ViewChange
+from state.pbft.messages import (
+    MAX_GROUP,
+    NULL_DIGEST,
+    Checkpoint,
+    Claim,
+    Selected,
+    ViewChange,
+)
+
+_FRESH = 4
 
 
 class Selection(NamedTuple):
@@ -108,8 +126,18 @@ def select(
     return Selection(checkpoint, slots[:used])
 
 
-def well_formed(change: ViewChange, window: int) -> bool:
-    """Return whether a VIEW-CHANGE can be what a correct replica says."""
+def most_fresh(n: int) -> int:
+    """Return after how many batches for a slot one of `n` replicas refuses to accept another."""
+    return min(_FRESH, MAX_GROUP // n)
+
+
+def most_claims(n: int, window: int) -> int:
+    """Return how many batches a correct one of `n` replicas may have accepted in a window."""
+    return window * (n * most_fresh(n) + 1)
+
+
+def well_formed(change: ViewChange, window: int, n: int) -> bool:
+    """Return whether a VIEW-CHANGE can be what a correct one of `n` replicas says."""
     low, high = change.stable, change.stable + window
     marks = [each.seq for each in change.checkpoints]
     prepared = [claim.seq for claim in change.prepared]
@@ -117,6 +145,7 @@ def well_formed(change: ViewChange, window: int) -> bool:
     return (
         bool(marks)
         and marks[0] == low
+        and len(change.preprepared) <= most_claims(n, window)
         and marks[-1] <= high
         and all(a < b for a, b in pairwise(marks))
         and all(a < b for a, b in pairwise(prepared))

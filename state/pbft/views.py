@@ -152,7 +152,7 @@ class Views:
         what = f"the VIEW-CHANGE of {change.replica!r} for view {change.view}"
         if change.replica not in self._port.group.members:
             return f"{what}: it is no replica"
-        if not well_formed(change, self._slots.window):
+        if not well_formed(change, self._slots.window, self._port.group.n):
             return f"{what} claims what cannot be"
         if not valid(self._port.keys, change.replica, change):
             return f"{what} has no valid signature"

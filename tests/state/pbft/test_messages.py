@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from state.pbft.messages import (
+    MAX_CLAIMS,
     MAX_GROUP,
     MAX_OPERATIONS,
     MAX_SLOTS,
@@ -110,6 +111,7 @@ def test_every_field_of_what_is_signed_matters() -> None:
         ViewChange(0, "r1", 0, [], [], []),
         ViewChange(1, "r1", 0, [Checkpoint(0, D)] * 65, [], []),
         ViewChange(1, "r1", 0, [], [Claim(1, D, 0)] * (MAX_SLOTS + 1), []),
+        ViewChange(1, "r1", 0, [], [], [Claim(1, D, 0)] * (MAX_CLAIMS + 1)),
         NewView(1, [CHANGE] * (MAX_GROUP + 1), Checkpoint(0, D), []),
         NewView(1, [], Checkpoint(0, D), [Selected(1, D)] * (MAX_SLOTS + 1)),
         Status(0, True, 0, 0, bytes(MAX_SLOTS + 1)),

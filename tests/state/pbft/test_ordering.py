@@ -10,6 +10,7 @@ from state.pbft.messages import (
     NULL_DIGEST,
     Accusation,
     BatchBody,
+    Claim,
     Commit,
     FetchBatches,
     Prepare,
@@ -17,6 +18,7 @@ from state.pbft.messages import (
     Request,
     digest,
 )
+from state.pbft.selection import most_fresh
 from tests.state.pbft.lone_replica import SETTINGS, WALL, LoneReplica
 
 SIGNED = msgspec.structs.replace(SETTINGS, votes="signature")
@@ -85,7 +87,7 @@ WRONG: dict[str, Callable[[LoneReplica], PrePrepare]] = {
     ),
     "a time ahead": lambda lone: lone.proposal(1, [lone.request(1)], view=4, time=WALL + 10.5),
     "a time behind": lambda lone: lone.proposal(1, [lone.request(1)], view=4, time=WALL - 10.5),
-    "the null batch": lambda lone: resigned(lone, PrePrepare(4, 1, NULL_DIGEST, b"", NULL)),
+    "no request, but a time": lambda lone: lone.proposal(1, [], view=4, time=0.001),
 }
 
 
@@ -263,6 +265,64 @@ def test_a_liar_cannot_fill_the_memory_with_votes() -> None:
     slots = lone.replica._slots
     assert [each.seq for each in slots] == [1, 8]
     assert all(len(each.signed) + len(each.commits) == 2 for each in slots)
+
+
+def crowded(name: str) -> LoneReplica:
+    """Return a replica that has accepted as many batches for slot 1 as it may, in as many views."""
+    lone = LoneReplica(name)
+    for view in range(2, 2 + most_fresh(4)):
+        enter(lone, view)
+        fresh = lone.proposal(1, [lone.request(view)], view=view)
+        if lone.group.primary(view) == name:
+            lone.hear("c", lone.request(view))
+        else:
+            lone.hear(lone.group.primary(view), fresh)
+        lone.did(Rejected)
+    return lone
+
+
+def enter(lone: LoneReplica, view: int) -> None:
+    changes = [lone.change(other, view) for other in lone.group.others(lone.name)]
+    lone.hear("r2", *changes)
+    if lone.group.primary(view) != lone.name:
+        lone.hear("r2", lone.new_view(view, changes))
+    assert (lone.replica.view, lone.replica.active) == (view, True)
+
+
+@pytest.mark.parametrize("lives", [1, 2])
+def test_what_was_accepted_for_a_slot_is_bounded_but_for_what_a_new_view_chose(lives: int) -> None:
+    lone = crowded("r0")
+    if lives == 2:
+        lone = LoneReplica("r0", log=lone.log)
+    enter(lone, 7)
+    lone.take(Prepare)
+    lone.hear("r3", again := lone.proposal(1, [lone.request(9)], view=7))
+    assert [each.reason for each in lone.did(Rejected)] == [
+        "proposal 1: 4 other batches were accepted there before"
+    ]
+    assert lone.take(Prepare) == []
+    claims = [Claim(1, again.digest, 7)]
+    others = ("r1", "r2", "r3")
+    changes = [lone.change(r, 9, prepared=claims, preprepared=claims) for r in others]
+    lone.hear("r2", *changes, lone.new_view(9, changes), BatchBody(again.batch))
+    assert [each.digest for each in lone.take(Prepare, "r1")] == [again.digest]
+    enter(lone, 10)
+    assert len(lone.replica._views.own.preprepared) == most_fresh(4) + 1
+
+
+def test_a_slot_for_which_too_much_was_accepted_is_filled_with_nothing() -> None:
+    lone = crowded("r0")
+    enter(lone, 7)
+    lone.take(Prepare)
+    nothing = resigned(lone, PrePrepare(7, 1, NULL_DIGEST, b"", NULL), "r3")
+    lone.hear("r3", nothing)
+    assert [each.digest for each in lone.take(Prepare, "r1")] == [NULL_DIGEST]
+    leader = crowded("r0")
+    leader.take(PrePrepare)
+    enter(leader, 8)  # the request that was proposed in view 4 still waits
+    proposals = leader.take(PrePrepare, "r1")
+    assert [each.seq for each in proposals] == [1, 2]
+    assert proposals[0].digest == NULL_DIGEST != proposals[1].digest
 
 
 # -- the primary ----------------------------------------------------------------------------------

@@ -10,8 +10,19 @@ from itertools import permutations
 import pytest
 
 from state.pbft.group import Group
-from state.pbft.messages import NULL_DIGEST, Checkpoint, Claim, Selected, ViewChange
-from state.pbft.selection import Selection, select, well_formed
+from state.pbft.messages import (
+    MAX_CLAIMS,
+    MAX_GROUP,
+    MAX_SLOTS,
+    NULL_DIGEST,
+    Checkpoint,
+    Claim,
+    Selected,
+    ViewChange,
+    decode,
+    encode,
+)
+from state.pbft.selection import Selection, most_claims, select, well_formed
 from tests.state.pbft.view_histories import Contradiction, History, Select
 
 SEEDS = 1000
@@ -160,9 +171,21 @@ def test_claims_beyond_the_window_of_the_checkpoint_count_for_nothing() -> None:
     ],
 )
 def test_a_view_change_that_no_correct_replica_sends_is_not_well_formed(wrong: ViewChange) -> None:
-    assert not well_formed(wrong, 8)
+    assert not well_formed(wrong, 8, 4)
 
 
 def test_a_view_change_of_a_correct_replica_is_well_formed() -> None:
     claims = [Claim(1, A, 8), Claim(1, B, 1), Claim(8, A, 3)]
-    assert well_formed(change(0, claims[1:], claims, [START, Checkpoint(4, A)]), 8)
+    assert well_formed(change(0, claims[1:], claims, [START, Checkpoint(4, A)]), 8, 4)
+
+
+def test_nobody_can_have_accepted_more_than_n_replicas_were_offered() -> None:
+    most = most_claims(4, 8)
+    claims = [Claim(1 + i % 8, i.to_bytes(32, "big"), 1) for i in range(most + 1)]
+    claims.sort(key=lambda each: (each.seq, each.digest))
+    assert not well_formed(change(0, [], claims), 8, 4)
+    largest = change(0, [], claims[:-1])
+    assert well_formed(largest, 8, 4)
+    assert decode(encode([largest])) == [largest]
+    sizes = range(1, MAX_GROUP + 1)
+    assert max(most_claims(n, MAX_SLOTS) for n in sizes) == MAX_CLAIMS

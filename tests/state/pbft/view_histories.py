@@ -162,7 +162,7 @@ class History:
             if rng.random() < 0.7
         )
         change = ViewChange(view, name, low, marks, prepared, [Claim(*each) for each in accepted])
-        assert well_formed(change, WINDOW)
+        assert well_formed(change, WINDOW, self.group.n)
         return change
 
     def _state(self, seq: int) -> bytes:
