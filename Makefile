@@ -46,7 +46,7 @@ format: $(READY) ## Format the code
 	$(VENV)/bin/ruff format .
 
 bench: $(READY) ## Run every benchmark, one after the other (NAB=path adds the Numenta benchmark)
-	@for name in $$(grep -l '^if __name__' benchmarks/*.py | sed 's|.*/||; s|\.py$$||' | grep -v '^nab$$'); do \
+	@for name in $$(grep -l '^if __name__' benchmarks/*.py | sed 's|.*/||; s|\.py$$||' | grep -vxE 'nab|link_process|tree_hosts'); do \
 	  echo "== benchmarks.$$name"; $(PY) -m benchmarks.$$name || exit 1; done
 	@if [ -n "$(NAB)" ]; then echo "== benchmarks.nab"; $(PY) -m benchmarks.nab --data "$(NAB)"; fi
 
