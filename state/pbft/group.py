@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from state.pbft.messages import MAX_GROUP
+from state.thresholds import max_faults, quorum_size
 
 
 class Group:
-    """The replicas of a cluster and the sizes of their quorums.
-
-    Two quorums share at least f + 1 replicas, so at least one that is correct; and there is a
-    quorum among the n - f that are correct. For n = 3f + 1 a quorum is 2f + 1; for other n it is
-    larger: with n = 5, f = 1 two sets of 2f + 1 = 3 could share a single, faulty one.
+    """The replicas of a cluster, and how many make a quorum (:mod:`state.thresholds`).
 
     Args:
         cluster: A name that no other group of these identities has: signatures are bound to it.
@@ -43,13 +40,9 @@ class Group:
         self.replicas = tuple(replicas)
         self.members = frozenset(replicas)
         self.n = len(self.replicas)
-        self.f = (self.n - 1) // 3 if f is None else f
-        self.quorum = -(-(self.n + self.f + 1) // 2)
+        self.f = max_faults(self.n) if f is None else f
+        self.quorum = quorum_size(self.n, self.f)
         self._leaders = tuple(leaders) if leaders is not None else self.replicas
-        if self.f < 0 or self.n < 3 * self.f + 1:
-            raise ValueError(
-                f"{self.n} replicas cannot bear {self.f} faulty ones: {3 * self.f + 1} are needed"
-            )
         if self.n > MAX_GROUP:
             raise ValueError(f"{self.n} replicas: a group has {MAX_GROUP} at most")
         if len(self.members) != self.n:

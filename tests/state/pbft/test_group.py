@@ -39,9 +39,9 @@ def test_the_replicas_lead_in_turn_or_as_they_are_told() -> None:
 @pytest.mark.parametrize(
     ("n", "f", "leaders", "error"),
     [
-        (3, 1, None, "3 replicas cannot bear 1 faulty ones: 4 are needed"),
-        (0, None, None, "cannot bear"),
-        (4, -1, None, "cannot bear"),
+        (3, 1, None, "3 members cannot bear 1 faulty ones: at least 4 can"),
+        (0, None, None, "a group of 0"),
+        (4, -1, None, "f is -1"),
         (4, 1, [], "leader"),
         (4, 1, ["r4"], "leader"),
         (MAX_GROUP + 1, 1, None, "257 replicas: a group has 256 at most"),
