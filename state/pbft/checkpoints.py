@@ -119,6 +119,8 @@ class Transfer:
     def __init__(self, target: Checkpoint, settings: Settings, now: float) -> None:
         self.target = target
         self._settings = settings
+        self.too_large = False
+        """Whether the state has more bytes than the settings allow: nothing of it is asked for."""
         self._heard = now
         self._asked: set[int] = set()
         self._hashes: bytes | None = None
@@ -127,7 +129,9 @@ class Transfer:
     def wanted(self) -> list[FetchState]:
         """Return what is to be asked for next."""
         target = self.target
-        if self._hashes is None:
+        if self.too_large:
+            wanted = []
+        elif self._hashes is None:
             wanted = [-1]
         else:
             wanted = [i for i in range(self._count) if i not in self._parts][:_PARALLEL]
@@ -152,13 +156,12 @@ class Transfer:
         if (part.seq, part.digest) != (self.target.seq, self.target.digest):
             return False
         if part.index < 0:
+            if len(part.data) % 32 or digest("state", part.data) != part.digest:
+                return False
+            self._arrived(part.index, now, new=self._hashes is None and not self.too_large)
             most = self._settings.max_state // self._settings.chunk + 1
-            if len(part.data) % 32 or len(part.data) > 32 * most:
-                return False
-            if digest("state", part.data) != part.digest:
-                return False
-            self._arrived(part.index, now, new=self._hashes is None)
-            self._hashes = part.data
+            self.too_large = len(part.data) > 32 * most
+            self._hashes = None if self.too_large else part.data
             return True
         if self._hashes is None or part.index >= self._count:
             return False

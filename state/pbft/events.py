@@ -231,7 +231,8 @@ class Settings(msgspec.Struct, frozen=True):
     """Requests of one client that are held before they are executed, and numbers between its
     oldest unanswered request and its newest."""
     max_state: int = 256 << 20
-    """Bytes of a state that is transferred."""
+    """Bytes of a state that is transferred. Who is behind does not take a larger one: it says so
+    (:class:`Rejected`), and stays behind."""
     chunk: int = 64 << 10
     """Bytes of its parts."""
 

@@ -295,9 +295,16 @@ class Repair:
         transfer = self.transfer
         if transfer is None:
             return False
+        known = transfer.too_large
         if not transfer.take(part, self._port.now):
             if (part.seq, part.digest) == (transfer.target.seq, transfer.target.digest):
                 self._port.emit(Rejected(sender, f"part {part.index} of a state is wrong"))
+            return False
+        if transfer.too_large:
+            if not known:
+                most = self._port.settings.max_state
+                what = f"the state after {part.seq} has more than `max_state`, {most} bytes"
+                self._port.emit(Rejected(sender, f"{what}: this replica stays behind"))
             return False
         # As long as parts come, who does not send theirs is soon passed over.
         self._attempt = 0

@@ -70,7 +70,15 @@ def test_wrong_chunks_are_refused_whoever_sends_them() -> None:
 def test_a_state_larger_than_allowed_is_not_taken() -> None:
     big = Snapshot(4, bytes(1011), 10)
     transfer = Transfer(Checkpoint(4, big.digest), SETTINGS, 0.0)
-    assert not transfer.take(answer(transfer.wanted()[0], big), 0.0)
+    (first,) = transfer.wanted()
+    assert not transfer.take(answer(first), 0.0)
+    assert not transfer.too_large
+    for now in (1.0, 3.0):
+        assert transfer.take(answer(first, big), now)
+        assert transfer.too_large
+        assert transfer.wanted() == []
+    assert transfer.done() is None
+    assert transfer.stuck(3.1)
 
 
 def test_it_is_stuck_when_nothing_new_comes_though_old_parts_do() -> None:

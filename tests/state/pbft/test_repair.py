@@ -203,6 +203,20 @@ def test_who_is_far_behind_gets_the_state_from_whoever_answers_rightly() -> None
     assert (again.stable, again.final) == (12, 12)
 
 
+def test_a_state_that_is_too_large_is_told_of_once_and_not_asked_for_again() -> None:
+    lone = LoneReplica("r1", settings=msgspec.structs.replace(SETTINGS, chunk=64, max_state=1))
+    state = far_behind(lone)
+    for _ in range(3):
+        lone.hear("r2", StatePart(12, state.digest, -1, state.hashes))
+        lone.take(FetchState)
+        lone.wait(3.0)
+        assert lone.take(FetchState) == []
+    assert [each.reason for each in lone.did(Rejected)] == [
+        "the state after 12 has more than `max_state`, 1 bytes: this replica stays behind"
+    ]
+    assert lone.replica.standing().final == 0
+
+
 def test_what_comes_only_when_asked_for_is_not_asked_for_ever_later() -> None:
     """Where much is lost, every slot takes as long as it takes to ask; so that must not grow."""
     settings = msgspec.structs.replace(SETTINGS, checkpoint=64)
