@@ -7,8 +7,14 @@ all the same, and clients learn only what is true. Who calls whom:
     transport   -> Replica     Start, Received, Tick (due at `wake_at`)
     Replica     -> disk        Persist (before any Send of the same step leaves), Rewrite
     Replica     -> transport   Send
-    Replica     -> application Committed, Evidence, ViewEntered, Stable, Transferred, Rejected
-    client      -> Client      Submit, Received, Tick;  Client -> application: Answer
+    Replica     -> application Committed, Evidence, ViewEntered, ViewAbandoned, Stable, Transferred,
+                               Diverged, Rejected
+    application -> Client      Submit;   transport -> Client: Received, Tick
+    Client      -> transport   Send;     Client -> application: Answer, Rejected
+
+Within a replica, `Ordering` deals with proposals and votes, `Ledger` executes what they decide,
+`Checkpoints` counts who has which state, `Views` replaces a primary, `Repair` gets what was lost,
+and all say what they have to say through one `Port`.
 
 The normal case, with its quorum q = ceil((n + f + 1) / 2), which is 2f + 1 of 3f + 1:
 
@@ -39,7 +45,16 @@ Authentication, by class of message:
 View changes carry no proofs, only claims: what a replica prepared (P), what it pre-prepared (Q),
 its checkpoints (C). The new primary may choose a batch only if f + 1 claim to have pre-prepared it
 and q claim nothing that contradicts it (:mod:`state.pbft.selection`, with the argument why that
-is safe, for `fast` too).
+is safe, for `fast` too, and why P and Q stay bounded however many views fail).
+
+Every message may be lost: a replica that waits says how far it is (STATUS), and the others send
+what it lacks (:mod:`state.pbft.repair`). For a slot that is final with them that is DECIDED instead
+of votes, whatever view either is in: f + 1 equal ones make it committed there as well, for one of
+them comes from a correct replica, which has seen q commits. When to ask follows the usual time from
+one commit to the next, a running median (:class:`~state.pbft.pace.Pace`) within bounds, so that
+where machines are busy nobody asks for what is under way; a client does the same for its answers.
+Who cannot get on so gets the state at a checkpoint that f + 1 vouch for, in parts, each with its
+hash; one beyond `Settings.max_state` is refused, and that is told.
 
 What holds, for any schedule of loss, delay, duplication and reordering:
 

@@ -93,8 +93,10 @@ class Committed(msgspec.Struct, frozen=True):
 
     seq: int
     view: int
+    """In which it was committed, as far as this replica knows; others may tell another."""
     digest: bytes
     time_ms: int
+    """What the primary proposed, which never runs backwards: milliseconds since 1970."""
     requests: list[CommittedRequest]
 
 
@@ -206,11 +208,14 @@ class Settings(msgspec.Struct, frozen=True):
     pipeline: int = 8
     """Slots that the primary proposes before the first of them is executed."""
     timeout: float = 1.0
-    """Until a backup gives up on a view in which a request is not executed; doubles."""
+    """Until a replica gives up on a view in which nothing is executed though something waits;
+    doubles with each view that fails. One request may wait four times as long while others are
+    executed: where more waits than is done in that time, leaders change for that alone."""
     longest_timeout: float = 60.0
     resend: float = 0.03
-    """Until a replica that waits says what it lacks, at first and at least: where everything takes
-    longer, so does this, and it doubles each time."""
+    """Until a replica that waits says what it lacks, at least: at first longer where commits
+    usually take longer, then twice as long each time, up to `longest_resend`. Clients wait twice
+    as long before they send a request again."""
     longest_resend: float = 1.0
     """Between two signs of life of a replica that waits for nothing, and two tries of a client."""
     tentative: bool = True
