@@ -15,11 +15,9 @@ seed and the same calls are the same, message by message.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from state.gossip.events import (
@@ -44,6 +42,7 @@ from state.gossip.events import (
 )
 from state.gossip.messages import Fact, Range
 from state.gossip.peer import Peer
+from state.simulated_time import SimulatedTime
 
 
 class Application(Protocol):
@@ -178,7 +177,7 @@ class Node:
             raise AssertionError(f"{self.address} rejected {effect.sender}: {effect.reason}")
 
 
-class Simulator:
+class Simulator(SimulatedTime):
     """Peers, and a network between them that loses, delays, doubles and cuts.
 
     Args:
@@ -202,6 +201,7 @@ class Simulator:
         reliable: bool = True,
         settings: Settings | None = None,
     ) -> None:
+        super().__init__()
         self.random = random.Random(seed)
         self.seed = seed
         self.loss = loss
@@ -209,12 +209,9 @@ class Simulator:
         self.duplicated = duplicated
         self.reliable = reliable
         self.settings = settings if settings is not None else Settings()
-        self.now = 0.0
         self.nodes: dict[str, Node] = {}
         self.messages = 0
         self.bytes = 0
-        self._queue: list[tuple[float, int, Callable[[], object]]] = []
-        self._order = itertools.count()
         self._sides: dict[str, int] = {}
 
     def add(
@@ -271,34 +268,6 @@ class Simulator:
     def up(self) -> list[Node]:
         """Return the nodes that run."""
         return [node for node in self.nodes.values() if node.up and node.peer.running]
-
-    # -- time -------------------------------------------------------------------------------------
-
-    def schedule(self, at: float, action: Callable[[], object]) -> None:
-        """Call `action` when the time is `at`."""
-        heapq.heappush(self._queue, (at, next(self._order), action))
-
-    def run(self, seconds: float) -> None:
-        """Let time pass."""
-        end = self.now + seconds
-        queue = self._queue
-        while queue and queue[0][0] <= end:
-            at, _, action = heapq.heappop(queue)
-            self.now = max(self.now, at)
-            action()
-        self.now = end
-
-    def run_until(self, condition: Callable[[], bool], *, limit: float, step: float = 0.05) -> bool:
-        """Let time pass until `condition` holds, at most `limit` seconds; return whether it does.
-
-        It is looked at every `step` seconds.
-        """
-        end = self.now + limit
-        while not condition():
-            if self.now >= end:
-                return False
-            self.run(step)
-        return True
 
     # -- messages ---------------------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ replicas that lie (:mod:`state.pbft.byzantine`). Everything follows from the see
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 import random
@@ -35,11 +34,12 @@ from state.pbft.messages import decode
 from state.pbft.replica import Replica
 from state.pbft.simulated_keys import SimulatedKeys
 from state.pbft.simulated_nodes import ClientNode, Node, ReplicaNode
+from state.simulated_time import SimulatedTime
 
 __all__ = ["ClientNode", "HashChain", "Node", "ReplicaNode", "Simulator"]
 
 
-class Simulator:
+class Simulator(SimulatedTime):
     """Replicas and clients, and a network between them that is as bad as it is told to be.
 
     Args:
@@ -83,6 +83,7 @@ class Simulator:
         tampered: float = 0.0,
         watch: bool = False,
     ) -> None:
+        super().__init__()
         self.random = random.Random(seed)
         self.seed = seed
         self.loss = loss
@@ -99,13 +100,10 @@ class Simulator:
         self.group = Group("simulated", names, f, leaders=leaders)
         self.keys = keys([*names, *self.client_names], seed)
         self.judge = Invariants(self.group, machine, self.keys[names[0]], faulty={*faulty, *twins})
-        self.now = 0.0
         self.happened: Counter[str] = Counter()
         self.grain = 0.001
         self.filter: Callable[[Node, Node, bytes], bool] | None = None
         """If given: whether a bundle from a node to another gets through."""
-        self._queue: list[tuple[float, int, Callable[[], object]]] = []
-        self._order = itertools.count()
         self._mail: dict[tuple[int, str], list[tuple[str, bytes]]] = {}
         self._cut: set[tuple[str, str]] = set()
         self.replicas: dict[str, ReplicaNode] = {}
@@ -206,35 +204,6 @@ class Simulator:
             at = self.random.randrange(len(data))
             data = data[:at] + bytes([data[at] ^ (1 << self.random.randrange(8))]) + data[at + 1 :]
         self._post(sender, node, data)
-
-    # -- time -------------------------------------------------------------------------------------
-
-    def schedule(self, at: float, action: Callable[[], object]) -> None:
-        """Call `action` when the time is `at`."""
-        if at < math.inf:
-            heapq.heappush(self._queue, (at, next(self._order), action))
-
-    def run(self, seconds: float) -> None:
-        """Let time pass."""
-        end = self.now + seconds
-        queue = self._queue
-        while queue and queue[0][0] <= end:
-            at, _, action = heapq.heappop(queue)
-            self.now = max(self.now, at)
-            action()
-        self.now = end
-
-    def run_until(self, condition: Callable[[], bool], *, limit: float, step: float = 0.05) -> bool:
-        """Let time pass until `condition` holds, at most `limit` seconds; return whether it does.
-
-        It is looked at every `step` seconds.
-        """
-        end = self.now + limit
-        while not condition():
-            if self.now >= end:
-                return False
-            self.run(step)
-        return True
 
     # -- the end ----------------------------------------------------------------------------------
 
