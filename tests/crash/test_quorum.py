@@ -1,13 +1,8 @@
 """SIGKILL a flow that counts votes: the resumed run has an unbroken run's outcomes."""
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-from bytewax.recovery import init_db_dir
+from tests.crash.killed_flow import run_until_done
 
 # Kills its own process, once at each of the item numbers in KILL_AT; writes the outcomes it has.
 FLOW = """
@@ -101,34 +96,11 @@ run_main(flow, epoch_interval=timedelta(0), recovery_config=recovery)
 TABLES = ["decisions", "undecided", "evidence", "rejected"]
 
 
-def run_until_done(place: Path, kill_at: list[int]) -> int:
-    (place / "recovery").mkdir(parents=True)
-    init_db_dir(place / "recovery", 1)
-    script = place / "quorum_flow.py"
-    script.write_text(FLOW)
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(Path.cwd()),
-        "PLACE": str(place),
-        "KILL_AT": ",".join(map(str, kill_at)),
-    }
-    kills = 0
-    while True:
-        done = subprocess.run(
-            [sys.executable, str(script)], env=env, capture_output=True, timeout=100, check=False
-        )
-        if done.returncode == 0:
-            return kills
-        if done.returncode != -signal.SIGKILL:
-            pytest.fail(done.stderr.decode()[-4000:])
-        kills += 1
-
-
 def test_killed_at_many_points(tmp_path: Path) -> None:
     """Rows are sorted: which of two shards tells first that time is up is up to the engine."""
     points = [1, 17, 70, 101]
-    assert run_until_done(tmp_path / "unbroken", []) == 0
-    assert run_until_done(tmp_path / "killed", points) == len(points)
+    assert run_until_done(tmp_path / "unbroken", FLOW, []) == 0
+    assert run_until_done(tmp_path / "killed", FLOW, points) == len(points)
     for name in TABLES:
         unbroken, killed = (
             sorted((tmp_path / run / f"{name}.ndjson").read_text().splitlines())
