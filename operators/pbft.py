@@ -67,6 +67,8 @@ from state.pbft import (
 from state.pbft.byzantine import Actor
 
 _KIND, _VERSION = "pbft-replica", 1
+_REPORT = 0.25
+"""Seconds between two `Standing`, at least."""
 
 
 class Heard(NamedTuple):
@@ -130,8 +132,8 @@ class ReplicaOut:
     """What `outgoing` makes, for each message."""
     committed: KeyedStream[Committed]
     events: KeyedStream[Any]
-    """`Standing`, and of `state.pbft`: `ViewEntered`, `ViewAbandoned`, `Stable`, `Transferred`,
-    `Diverged`, `Evidence`, `Rejected`."""
+    """`Standing` when it has changed, at most four times a second; and of `state.pbft`:
+    `ViewEntered`, `ViewAbandoned`, `Stable`, `Transferred`, `Diverged`, `Evidence`, `Rejected`."""
 
 
 @operator
@@ -142,7 +144,6 @@ def pbft_replica(
     log: Callable[[str], Log],
     *,
     outgoing: Callable[[str, bytes], Any] = Say,
-    report: timedelta = timedelta(milliseconds=250),
     clock: Callable[[], float] = time.monotonic,
     wall: Callable[[], float] = time.time,
 ) -> ReplicaOut:
@@ -157,7 +158,6 @@ def pbft_replica(
         replica: Makes a replica from its name and the records of its log.
         log: Opens a replica's log.
         outgoing: Makes the item for a message from the receiver's name and the bytes.
-        report: A `Standing` is emitted when it has changed, at most so often.
         clock: Seconds that never run backwards.
         wall: Seconds since 1970, which the primary proposes as the time of its batches.
 
@@ -170,7 +170,7 @@ def pbft_replica(
     """
 
     def resume(saved: bytes | None) -> _Node:
-        return _Node(saved, replica, log, outgoing, report.total_seconds(), clock, wall)
+        return _Node(saved, replica, log, outgoing, clock, wall)
 
     every = op.stateful_batch("replica", inputs, resume)
     return ReplicaOut(
@@ -205,12 +205,11 @@ class _Node(StatefulBatchLogic[Any, _Out, bytes]):
         replica: Callable[[str, Sequence[bytes]], Actor],
         log: Callable[[str], Log],
         say: Callable[[str, bytes], Any],
-        report: float,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         self._make, self._open, self._say = replica, log, say
-        self._clock, self._wall, self._report = clock, wall, report
+        self._clock, self._wall = clock, wall
         self._replica: Actor | None = None
         self._log: Log | None = None
         self._held: list[Effect] = []
@@ -328,7 +327,7 @@ class _Node(StatefulBatchLogic[Any, _Out, bytes]):
     def _emit(self, out: _Out) -> tuple[Iterable[_Out], bool]:
         if self._replica is not None and self._clock() >= self._report_at:
             standing = self._replica.standing()
-            self._report_at = self._clock() + self._report
+            self._report_at = self._clock() + _REPORT
             if standing != self._standing:
                 self._standing = standing
                 out.events.append(standing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ GROUP = Group("test", NAMES)
 KEYS = SimulatedKeys.of([*NAMES, "client"], seed=1)
 # On a busy machine nobody loses patience; and a checkpoint every few batches.
 SETTINGS = Settings(timeout=30.0, checkpoint=4)
+_LIVES = count(1_700_000_000)
+"""When each flow is run: a client of the same name must not run twice at the same time."""
 
 
 def put(number: int) -> bytes:
@@ -67,12 +70,15 @@ class World:
         self._meshes = Meshes([UdpMesh(name, "127.0.0.1:0") for name in (*NAMES, "client")])
 
     def flow(self) -> Dataflow:
+        self.wall = float(next(_LIVES))
         flow = Dataflow("group")
         inputs = op.input("inputs", flow, Steps(self._inputs))
         received = op.input("received", flow, self._meshes.source())
         both = op.branch("who", op.merge("all", inputs, received), lambda it: it[0] != "client")
-        out = pbft_replica("pbft", both.trues, self._replica, self._open, outgoing=Outgoing)
-        asked = pbft_client("client", both.falses, self._client, outgoing=Outgoing)
+        out = pbft_replica(
+            "pbft", both.trues, self._replica, self._open, outgoing=Outgoing, wall=self._wall
+        )
+        asked = pbft_client("client", both.falses, self._client, outgoing=Outgoing, wall=self._wall)
         op.output("send", op.merge("say", out.say, asked.say), self._meshes.sink())
         for name, stream in (("committed", out.committed), ("answers", asked.answers)):
             op.output(f"see_{name}", stream, Watch(self._saw))
@@ -94,6 +100,9 @@ class World:
 
     def _open(self, name: str) -> VoteLog:
         return self.open(name)
+
+    def _wall(self) -> float:
+        return self.wall
 
     def _replica(self, name: str, records: Sequence[bytes]) -> Replica:
         return Replica(GROUP, KEYS[name], Store(), settings=SETTINGS, log=records)
@@ -131,6 +140,10 @@ def test_replicas_execute_the_same(workers: int, tmp_path: Path) -> None:
     assert [answer.token for answer in world.answers] == list(range(20))
     assert {store.result(answer.results[0]) for answer in world.answers} == {store.Written(True)}
     assert max(world.digests()) >= 19
+    # Time is what the flow was told, of a batch and in the number of a client's first request.
+    final = [batch for batches in world.committed.values() for batch in batches if batch.requests]
+    assert {batch.time_ms for batch in final} == {1000 * int(world.wall)}
+    assert min(answer.number for answer in world.answers) == int(world.wall * 1e6)
     for name in NAMES:
         kinds = {type(event) for event in world.events[name]}
         assert kinds >= {ViewEntered, Standing, Stable}
@@ -187,7 +200,7 @@ def test_a_snapshot_is_never_ahead_of_the_log(tmp_path: Path) -> None:
         def make(name: str, records: Sequence[bytes]) -> Late:
             return Late() if records or saved is None else Early()
 
-        return _Node(saved, make, lambda name: log, Say, 0.25, lambda: 0.0, lambda: 0.0)
+        return _Node(saved, make, lambda name: log, Say, lambda: 0.0, lambda: 0.0)
 
     log = VoteLog(tmp_path / "a", "test", "a", sync=False)
     first = life(None)
