@@ -63,7 +63,6 @@ class Invariants:
         machine: Makes a machine in its first state.
         keys: Any peer's, to verify evidence.
         faulty: Replicas that are not correct; what they say is not looked at.
-        liars: Clients that may sign anything.
 
     All methods raise :class:`Violation`.
     """
@@ -75,11 +74,9 @@ class Invariants:
         keys: Authenticator,
         *,
         faulty: Collection[str] = (),
-        liars: Collection[str] = (),
     ) -> None:
         self.group = group
         self.faulty = frozenset(faulty)
-        self.liars = frozenset(liars)
         self.machine = machine()
         self.history: dict[int, tuple[Committed, str]] = {}
         """What was committed first in each slot, and by whom."""
@@ -208,11 +205,10 @@ class Invariants:
     def _execute_one(self, committed: Committed, request: CommittedRequest, node: str) -> None:
         key = (request.client, request.number)
         where = f"{node}, slot {committed.seq}, request {key}"
-        if request.client not in self.liars:
-            if self._submitted.get(key) != request.operations:
-                raise Violation(f"{where}: {request.operations} were never requested")
-            if request.results is None and key not in self.results:
-                raise Violation(f"{where}: not executed, though it never was")
+        if self._submitted.get(key) != request.operations:
+            raise Violation(f"{where}: {request.operations} were never requested")
+        if request.results is None and key not in self.results:
+            raise Violation(f"{where}: not executed, though it never was")
         if request.results is None:
             return
         if key in self.results:
