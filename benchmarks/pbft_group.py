@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from benchmarks.json_process import JsonProcess, ProcessFailed
 from benchmarks.pbft_load import Load
 from benchmarks.pbft_orders import CLIENT, Answered, Ask, Begin, End, Order, Peers, Tell, Told
 from connectors.quic import Limits
@@ -28,52 +26,19 @@ _SETTLE = 20.0
 T = TypeVar("T")
 
 
-class NodeFailed(Exception):
-    """A process failed or did not answer; the message is its own."""
-
-
-class Process:
+class Process(JsonProcess):
     """A process that carries out orders."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", _RUN],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[1],
-        )
+        super().__init__("-c", _RUN, patience=_PATIENCE)
 
-    @property
-    def pid(self) -> int:
-        """The process' number."""
-        return self._process.pid
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.communicate()
-
-    def order(self, order: Order) -> None:
-        """Give an order."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(msgspec.json.encode(order) + b"\n")
-        self._process.stdin.flush()
-
-    def answer(self, kind: type[T]) -> T:
+    def result(self, kind: type[T]) -> T:
         """Wait for the answer to the oldest order.
 
         Raises:
-            NodeFailed: there is none.
+            ProcessFailed: there is none.
         """
-        assert self._process.stdout is not None
-        # Killed, the process ends the line that is waited for.
-        timer = threading.Timer(_PATIENCE, self._process.kill)
-        timer.start()
-        line: bytes = self._process.stdout.readline()
-        timer.cancel()
-        if not line:
-            raise NodeFailed(f"no answer in {_PATIENCE:g} s, or a crash")
-        return msgspec.json.decode(line, type=kind)
+        return msgspec.json.decode(self.answer(), type=kind)
 
 
 class Pool:
@@ -133,8 +98,8 @@ class Running:
 
     def __enter__(self) -> Self:
         for name, process in self.peers.items():
-            process.order(self._begin(name))
-        addresses = {name: process.answer(str) for name, process in self.peers.items()}
+            process.give(self._begin(name))
+        addresses = {name: process.result(str) for name, process in self.peers.items()}
         self._all(Peers(addresses), type(None))
         return self
 
@@ -159,26 +124,26 @@ class Running:
         )
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(NodeFailed, BrokenPipeError):
+        with contextlib.suppress(ProcessFailed, BrokenPipeError):
             self._all(End(), type(None))
         self._stack.close()
 
     def _all(self, order: Order, kind: type[T]) -> dict[str, T]:
         for process in self.peers.values():
-            process.order(order)
-        return {name: process.answer(kind) for name, process in self.peers.items()}
+            process.give(order)
+        return {name: process.result(kind) for name, process in self.peers.items()}
 
     def ask(self, load: Load) -> Answered:
         """Have the client make requests.
 
         Raises:
-            NodeFailed: they were not answered.
+            ProcessFailed: they were not answered.
         """
         client = self.peers[CLIENT]
-        client.order(Ask(load))
-        answered = client.answer(Answered)
+        client.give(Ask(load))
+        answered = client.result(Answered)
         if answered.error:
-            raise NodeFailed(answered.error)
+            raise ProcessFailed(answered.error)
         return answered
 
     def told(self) -> dict[str, Told]:
@@ -200,7 +165,7 @@ class Running:
         """Wait until all replicas are equally far; return how all are doing then.
 
         Raises:
-            NodeFailed: they do not get there.
+            ProcessFailed: they do not get there.
         """
         end = time.monotonic() + _SETTLE
         while time.monotonic() < end:
@@ -209,7 +174,7 @@ class Running:
             if len(finals) == 1 and -1 not in finals:
                 return told
             time.sleep(0.05)
-        raise NodeFailed(f"{self._transport}: after {_SETTLE:g} s replicas are not equally far")
+        raise ProcessFailed(f"{self._transport}: after {_SETTLE:g} s replicas are not equally far")
 
 
 def equal(told: dict[str, Told], replicas: Sequence[str]) -> bool:

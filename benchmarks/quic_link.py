@@ -28,18 +28,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import numpy as np
 
+from benchmarks.json_process import JsonProcess, ProcessFailed
 from benchmarks.link_ends import ROWS, Job, Result
 from connectors.quic.certificates import make_authority, make_node
 from connectors.testing.relay import UdpRelay
@@ -54,48 +54,16 @@ Side = tuple[str, int]
 """A transport and its largest datagram."""
 
 
-class EndFailed(Exception):
-    """An end of a transfer failed or did not answer; the message is its own."""
-
-
-class _End:
+class _End(JsonProcess):
     """A process that does jobs."""
 
     def __init__(self, end: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "benchmarks.link_process", end],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[1],
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def give(self, job: Job) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(msgspec.json.encode(job) + b"\n")
-        self.process.stdin.flush()
-
-    def answer(self, job: Job) -> bytes:
-        assert self.process.stdout is not None
-        # Killed, the process ends the line that is waited for.
-        timer = threading.Timer(_PATIENCE, self.process.kill)
-        timer.start()
-        line: bytes = self.process.stdout.readline()
-        timer.cancel()
-        if not line:
-            raise EndFailed(f"{job.transport}: no answer in {_PATIENCE:g} s, or a crash")
-        return line
+        super().__init__("-m", "benchmarks.link_process", end, patience=_PATIENCE)
 
     def result(self, job: Job) -> Result:
-        result = msgspec.json.decode(self.answer(job), type=Result)
+        result = msgspec.json.decode(self.answer(), type=Result)
         if result.error:
-            raise EndFailed(f"{job.transport}: {result.error}")
+            raise ProcessFailed(f"{job.transport}: {result.error}")
         return result
 
 
@@ -139,9 +107,9 @@ class Bench:
             **what,
         )
         self._source.give(job)
-        line = json.loads(self._source.answer(job))
+        line = json.loads(self._source.answer())
         if line.get("error"):
-            raise EndFailed(f"{transport}: {line['error']}")
+            raise ProcessFailed(f"{transport}: {line['error']}")
         port = line["port"]
         with ExitStack() as stack:
             relay = UdpRelay(("127.0.0.1", port), loss=loss or 0.0, seed=self._jobs)
