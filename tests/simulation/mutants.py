@@ -199,6 +199,13 @@ MUTANTS = (
         "            if False:\n",
     ),
     one(
+        "claims-without-bound",
+        "as many batches are accepted for a slot as views fail",
+        "ordering.py",
+        "        return len(slot.preprepared) >= most_fresh(self._port.group.n)\n",
+        "        return False\n",
+    ),
+    one(
         "blind-to-equivocation",
         "two proposals for a slot are no evidence",
         "ordering.py",
