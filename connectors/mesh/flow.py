@@ -61,13 +61,19 @@ class Meshes:
         meshes: One for each local peer.
         wait: How long the worker waits for messages in one go; meanwhile its other steps stand
             still.
+        eager: Wait again at once. Otherwise the engine lets a millisecond pass after each wait in
+            which nothing came, which other sources of the flow may need.
 
     Raises:
         ValueError: two have the same name.
     """
 
     def __init__(
-        self, meshes: Iterable[Mesh], *, wait: timedelta = timedelta(milliseconds=2)
+        self,
+        meshes: Iterable[Mesh],
+        *,
+        wait: timedelta = timedelta(milliseconds=2),
+        eager: bool = False,
     ) -> None:
         every = list(meshes)
         self.by_name = {mesh.name: mesh for mesh in every}
@@ -75,6 +81,7 @@ class Meshes:
             raise ValueError("two local peers have the same name")
         self.dropped = 0
         """Messages that the flow was too slow for."""
+        self.eager = eager
         self._wait = wait.total_seconds()
         self._inbox: queue.SimpleQueue[tuple[str, Received]] = queue.SimpleQueue()
         self._finished = False
@@ -197,9 +204,8 @@ class _SourcePartition(StatefulSourcePartition[tuple[str, Received], None]):
     def next_batch(self) -> list[tuple[str, Received]]:
         return self._meshes.take()
 
-    def next_awake(self) -> datetime:
-        # `take` waits; the engine would add a millisecond after each batch that is empty.
-        return _PAST
+    def next_awake(self) -> datetime | None:
+        return _PAST if self._meshes.eager else None
 
     def snapshot(self) -> None:
         return None
