@@ -32,7 +32,7 @@ class ReplicaFlow:
 
     def __init__(self, mesh: QuicMesh) -> None:
         self._mesh = mesh
-        self._meshes = Meshes([mesh], eager=True)
+        self._meshes = Meshes([mesh])
         self._meshes.start()
         self._notes: Counter[str] = Counter()
         self._history = hashlib.sha256()

@@ -59,7 +59,7 @@ def node_flow(settings: ReplicaSettings, out: Path) -> Dataflow:
     mesh = member.mesh(
         settings.listen, settings.advertise, settings.peers, datagram=settings.datagram
     )
-    meshes = Meshes([mesh], eager=True)
+    meshes = Meshes([mesh])
     life = _Life(settings, meshes, out)
     machine = MACHINES[settings.machine]
     flow = Dataflow("replica")

@@ -14,6 +14,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.client import process_exception
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from connectors.mailbox import Mailbox
+
 _log = logging.getLogger(__name__)
 
 _TOO_BIG = 1009  # RFC 6455, section 7.4.1
@@ -46,7 +48,7 @@ class Client:
     """
 
     def __init__(self, name: str, greetings: Sequence[str], link: Link) -> None:
-        self._messages: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
+        self._messages = Mailbox[Message | Exception]()
         self.connects = self.failures = self.silences = self.oversized = 0
         self._name = name
         self._greetings = greetings
@@ -59,7 +61,7 @@ class Client:
     @property
     def waiting(self) -> int:
         """How many messages wait to be taken."""
-        return self._messages.qsize()
+        return len(self._messages)
 
     def take(self, timeout: float) -> Message | None:
         """Return the next message, or None if none comes in time.
@@ -68,9 +70,7 @@ class Client:
             FeedError: the exchange refuses to be connected to. Any other error is a bug.
         """
         try:
-            got = (
-                self._messages.get(timeout=timeout) if timeout > 0 else self._messages.get_nowait()
-            )
+            got = self._messages.get(timeout)
         except queue.Empty:
             return None
         if isinstance(got, Exception):

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
+from connectors.mailbox import Mailbox
 from connectors.mesh.mesh import Mesh
 from connectors.quic.address import parse
 from connectors.quic.loop import loop, run
@@ -61,19 +62,13 @@ class Meshes:
         meshes: One for each local peer.
         wait: How long the worker waits for messages in one go; meanwhile its other steps stand
             still.
-        eager: Wait again at once. Otherwise the engine lets a millisecond pass after each wait in
-            which nothing came, which other sources of the flow may need.
 
     Raises:
         ValueError: two have the same name.
     """
 
     def __init__(
-        self,
-        meshes: Iterable[Mesh],
-        *,
-        wait: timedelta = timedelta(milliseconds=2),
-        eager: bool = False,
+        self, meshes: Iterable[Mesh], *, wait: timedelta = timedelta(milliseconds=2)
     ) -> None:
         every = list(meshes)
         self.by_name = {mesh.name: mesh for mesh in every}
@@ -81,9 +76,8 @@ class Meshes:
             raise ValueError("two local peers have the same name")
         self.dropped = 0
         """Messages that the flow was too slow for."""
-        self.eager = eager
         self._wait = wait.total_seconds()
-        self._inbox: queue.SimpleQueue[tuple[str, Received]] = queue.SimpleQueue()
+        self._inbox = Mailbox[tuple[str, Received]]()
         self._finished = False
         self._started = False
 
@@ -127,9 +121,9 @@ class Meshes:
             raise StopIteration
         inbox, taken = self._inbox, []
         with contextlib.suppress(queue.Empty):
-            taken.append(inbox.get(timeout=self._wait))
+            taken.append(inbox.get(self._wait))
             while len(taken) < _MOST:
-                taken.append(inbox.get_nowait())
+                taken.append(inbox.get(0))
         return taken
 
     def send(self, items: list[tuple[str, Outgoing]]) -> None:
@@ -171,7 +165,7 @@ class Meshes:
         inbox, name = self._inbox, mesh.name
 
         def put(peer: str, data: bytes) -> None:
-            if inbox.qsize() < _WAITING:
+            if len(inbox) < _WAITING:
                 inbox.put((name, Received(peer, data, mesh.address_of(peer))))
             else:
                 self.dropped += 1
@@ -204,8 +198,9 @@ class _SourcePartition(StatefulSourcePartition[tuple[str, Received], None]):
     def next_batch(self) -> list[tuple[str, Received]]:
         return self._meshes.take()
 
-    def next_awake(self) -> datetime | None:
-        return _PAST if self._meshes.eager else None
+    def next_awake(self) -> datetime:
+        # `take` waits; the engine would add a millisecond after each batch that is empty.
+        return _PAST
 
     def snapshot(self) -> None:
         return None

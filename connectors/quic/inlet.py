@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from connectors.mailbox import Mailbox
 from connectors.quic.connection import Code, Connection, Limits
 from connectors.quic.loop import loop
 from state.delivery import Arrival, Inbox, Position, Session
@@ -42,14 +43,14 @@ class Inlet:
         self._message = message
         self._schema = schema
         self._limits = limits
-        self._arrivals: queue.SimpleQueue[tuple[Arrival, Any]] = queue.SimpleQueue()
+        self._arrivals = Mailbox[tuple[Arrival, Any]]()
         self._taken = 0
         self._poked = False
 
     @property
     def depth(self) -> int:
         """How many items wait for the flow."""
-        return self._arrivals.qsize()
+        return len(self._arrivals)
 
     # Called by the worker
 
@@ -57,7 +58,7 @@ class Inlet:
         """Return sender and item of up to `most` arrivals; wait for the first."""
         taken: list[tuple[str, Any]] = []
         try:
-            arrival, item = self._arrivals.get(timeout=wait)
+            arrival, item = self._arrivals.get(wait)
             while True:
                 self.inbox.taken(arrival)
                 if arrival.size is not None:
@@ -65,7 +66,7 @@ class Inlet:
                     taken.append((arrival.session.sender, item))
                 if len(taken) >= most:
                     break
-                arrival, item = self._arrivals.get_nowait()
+                arrival, item = self._arrivals.get(0)
         except queue.Empty:
             pass
         if self._taken >= self._limits.window // 4:
