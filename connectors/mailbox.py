@@ -1,8 +1,8 @@
 """A queue from other threads to the main one, whose waits end although signals come.
 
-`queue.SimpleQueue.get(timeout=...)` may wait for ever (seen in CPython 3.11): when a handler of signals
-takes longer than what is left of the timeout, the C code goes on with a negative one, which means
-none. A dataflow's worker is the main thread, where handlers run.
+`queue.SimpleQueue.get(timeout=...)` may wait for ever (seen in CPython 3.11): when a handler of
+signals takes longer than what is left of the timeout, the C code goes on with a negative one, which
+means none. A dataflow's worker is the main thread, where handlers run.
 """
 
 from __future__ import annotations
