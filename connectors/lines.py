@@ -114,7 +114,7 @@ class _Stdin(StatefulSourcePartition[Line, tuple[int, int]]):
         *whole, self._rest = (self._rest + data).split(b"\n")
         if self._ended and self._rest:
             whole.append(self._rest)
-        if len(self._rest) > self._longest:
+        if len(self._rest) > self._longest + 1:  # more than a line and half its end
             whole.append(self._rest)
         lines = []
         for line in whole:

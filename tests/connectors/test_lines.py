@@ -82,3 +82,17 @@ def test_endless_standard_input() -> None:
     done = subprocess.run([sys.executable, "-c", STDIN], input=bytes(1000), capture_output=True)
     assert done.returncode != 0
     assert b"standard input, line 1: more than 10 bytes" in done.stderr
+
+
+def test_a_longest_line_whose_end_comes_in_two_parts() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STDIN], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"one\n1234567890\r")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"1 one\n"
+        process.stdin.write(b"\nlast\n")
+        process.stdin.close()
+        assert process.stdout.read() == b"2 1234567890\n3 last\n"
