@@ -103,7 +103,11 @@ class Meshes:
         """
         if not self._started:
             self._started = True
-            run(self._start())
+            try:
+                run(self._start())
+            except BaseException:
+                self.stop()
+                raise
 
     def stop(self) -> None:
         """Close the sockets."""

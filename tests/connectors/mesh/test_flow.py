@@ -55,9 +55,12 @@ def test_unknown_names_and_doubles() -> None:
 def test_an_address_in_use() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
-        meshes = Meshes([UdpMesh("a", f"127.0.0.1:{taken.getsockname()[1]}")])
+        first = UdpMesh("a", "127.0.0.1:0")
+        meshes = Meshes([first, UdpMesh("b", f"127.0.0.1:{taken.getsockname()[1]}")])
         with pytest.raises(OSError, match=r"127\.0\.0\.1:\d+: Address already in use"):
             meshes.start()
+        assert first._transport is not None
+        assert first._transport.is_closing(), "no socket is left open"
 
 
 def test_what_the_flow_is_too_slow_for_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
