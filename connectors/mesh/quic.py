@@ -51,8 +51,6 @@ _EARLY = 64
 """Datagrams kept that have overtaken the first message."""
 _OF_DIALLED, _OF_ACCEPTED = 2, 3
 """The first unidirectional stream of either end (RFC 9000, 2.1)."""
-_CRYPTO = range(0x100, 0x200)
-"""Errors of the TLS handshake (RFC 9000, 20.1)."""
 
 
 class QuicMesh(Mesh):
@@ -120,7 +118,9 @@ class QuicMesh(Mesh):
             link.end(Code.DONE, f"{self.name} leaves")
         if self._links:
             told = [asyncio.ensure_future(link.wait_closed()) for link in self._links]
-            await asyncio.wait(told, timeout=1)
+            _, deaf = await asyncio.wait(told, timeout=1)
+            for waiting in deaf:
+                waiting.cancel()
             for link in list(self._links):
                 link.hang_up()
         if self._server is not None:
@@ -217,11 +217,14 @@ class _Peer:
             loop.call_later(_GRACE, self._choose, old, link, loop.time())
 
     def _choose(self, old: _Link, new: _Link, since: float) -> None:
-        if old is self.link and new.ended is None:
-            if old.heard < since:
-                self._use(new)
-            else:
-                new.end(Code.REPLACED, "another connection is in use")
+        if new.ended is not None:
+            return
+        if old is not self.link:
+            self.up(new)
+        elif old.heard < since:
+            self._use(new)
+        else:
+            new.end(Code.REPLACED, "another connection is in use")
 
     def _use(self, link: _Link) -> None:
         old, self.link = self.link, link
@@ -291,7 +294,7 @@ class _Peer:
                 )
                 link.connect(place)
                 await link.settled.wait()
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError) as error:  # ValueError: a host that is no name
             link.end(Code.DONE, "no answer")
             log.info(
                 "%s at %s:%d cannot be reached: %s", self._name, host, port, error or "timeout"
@@ -451,7 +454,7 @@ class _Link(Connection):
         """Tell the mesh; close a dialled connection's own socket."""
         if self.peer is not None:
             self.mesh.peer(self.peer.name).down(self)
-        elif code == Code.PEER or code in _CRYPTO:
+        elif code == Code.PEER:
             self.mesh.counts.refused += 1
         self.mesh.forget(self)
         self.settled.set()

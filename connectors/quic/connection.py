@@ -28,11 +28,15 @@ log = logging.getLogger("braidflow.quic")
 
 ALPN = "braidflow/1"
 _STREAM = 0
+_CRYPTO = range(0x100, 0x200)
+"""Errors of the TLS handshake (RFC 9000, 20.1)."""
 
 
 class Code(enum.IntEnum):
-    """Why a connection was closed; an application error code of RFC 9000, 20.2."""
+    """Why a connection ended: an application error code of RFC 9000, 20.2, or `LOST`."""
 
+    LOST = -1
+    """The transport gave up: silence, or an error of its own. Never sent."""
     DONE = 0
     PEER = 1
     """The peer is not one that may connect. It may try again, with other keys."""
@@ -44,11 +48,6 @@ class Code(enum.IntEnum):
     """Malformed or oversized frames. The same frames would be refused again."""
     STATE = 5
     """An end lost its state or broke the protocol: the link cannot go on."""
-
-    @property
-    def final(self) -> bool:
-        """Whether trying again cannot help."""
-        return self in (Code.FRAME, Code.STATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ class Connection(Datagrams):
                 if timer is not None:
                     timer.cancel()
             if self.ended is None:
-                self.ended = event.error_code, event.reason_phrase or "connection lost"
+                self.ended = _code(event), event.reason_phrase or "connection lost"
             self.terminated(*self.ended)
 
     def _decode(self, event: events.StreamDataReceived) -> None:
@@ -221,6 +220,13 @@ class Connection(Datagrams):
             self._quic.send_ping(0)
             self.transmit()
         self._alive = self._loop.call_later(self._idle / 3, self._keep_alive)
+
+
+def _code(event: events.ConnectionTerminated) -> int:
+    """Return why a connection ended: the transport's errors have numbers that `Code` has too."""
+    if event.frame_type is None:
+        return event.error_code
+    return Code.PEER if event.error_code in _CRYPTO else Code.LOST
 
 
 def _count_losses(quic: QuicConnection, connection: Connection) -> None:

@@ -106,7 +106,7 @@ class Dialer:
                 self._lock.release()
         elif not self._woken:
             self._woken = True
-            loop().call_soon_threadsafe(self._pump)
+            loop().call_soon_threadsafe(self._pump_or_fail)
 
     def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until `ready`, looking again whenever the receiver has acknowledged something.
@@ -128,7 +128,7 @@ class Dialer:
         """Tell the receiver that no frame follows the first `count`."""
         with self._lock:
             self.outbox.finish(count)
-        loop().call_soon_threadsafe(self._pump)
+        loop().call_soon_threadsafe(self._pump_or_fail)
 
     def close(self) -> None:
         """Close the connection; what was not sent stays in the spool."""
@@ -218,9 +218,20 @@ class Dialer:
         """Take in a frame of the receiver; called by the connection."""
         if link is self.link:
             self.outbox.receive(frame)
-            self._pump()
+            self._pump_or_fail()
             with self._moved:
                 self._moved.notify_all()
+
+    def _pump_or_fail(self) -> None:
+        try:
+            self._pump()
+        except (OSError, ValueError) as error:
+            # Raised here, it would reach nobody: the worker would wait for what cannot be sent.
+            failure = LinkError(str(error))
+            failure.__cause__ = error
+            self._fail(failure)
+            if self.link is not None:
+                self.link.end(Code.STATE, "the sender's spool cannot be read")
 
     # In either thread
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.tls import Epoch
 
 from connectors.mesh import Mesh, QuicMesh, UdpMesh
 from connectors.quic import Identity, Limits
 from connectors.quic.certificates import make_authority, make_node
+from connectors.quic.connection import Code
 from connectors.testing import UdpRelay
 
 LIMITS = Limits(window=1 << 20, frame=1 << 18, idle=timedelta(seconds=2))
@@ -263,6 +265,91 @@ def test_an_absent_peer_costs_only_its_messages(
             await a.stop()
             a.send("b", b"late")
             assert a.counts.dropped == 102
+
+    run(test())
+
+
+@pytest.mark.parametrize("host", ["..", "x" * 64 + ".example", "no-such-host.invalid"])
+def test_a_host_that_is_no_name_costs_only_its_messages(keys: Path, host: str) -> None:
+    """A peer says itself where it listens."""
+
+    async def test() -> None:
+        a = quic(keys, "a")
+        downs: list[str] = []
+        a.on_down = downs.append
+        await a.start()
+        a.learn("b", f"{host}:1")
+        a.send("b", b"1")
+        await until(lambda: a.counts.dropped == 1)
+        assert downs == ["b"]
+        assert not a._links
+        await a.stop()
+
+    run(test())
+
+
+def test_who_says_nothing_after_the_first_packet_was_not_refused(keys: Path) -> None:
+    async def test() -> None:
+        a = quic(keys, "a")
+        await a.start()
+        host, _, port = a.address.rpartition(":")
+        configuration = a.identity.client_configuration(server_name="a", alpn="braidflow-mesh/1")
+        silent = QuicConnection(configuration=configuration)
+        now = asyncio.get_running_loop().time()
+        silent.connect((host, int(port)), now=now)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for data, place in silent.datagrams_to_send(now=now):
+                stranger.sendto(data, place)
+            await until(lambda: bool(a._links))
+            (link,) = a._links
+            await until(lambda: not a._links)
+        assert link.ended == (Code.LOST, "Idle timeout")
+        assert a.counts.refused == 0
+        await a.stop()
+
+    run(test())
+
+
+def test_a_transport_error_is_told_apart_from_ours(keys: Path) -> None:
+    async def test() -> None:
+        got: Got = []
+        a, b = quic(keys, "a"), quic(keys, "b")
+        await started([a, b], got)
+        a.send("b", b"1")
+        await until(lambda: len(got) == 1)
+        (link,), (other,) = a._links, b._links
+        link._quic.close(
+            error_code=QuicErrorCode.STREAM_LIMIT_ERROR,
+            frame_type=QuicFrameType.STREAM_BASE,
+            reason_phrase="too many",
+        )
+        link.transmit()
+        await until(lambda: other.ended is not None)
+        assert other.ended == (Code.LOST, "too many")
+        await asyncio.gather(a.stop(), b.stop())
+
+    run(test())
+
+
+def test_a_second_connection_is_used_when_the_first_is_lost_meanwhile(keys: Path) -> None:
+    async def test() -> None:
+        got: Got = []
+        a, b = quic(keys, "a"), quic(keys, "b")
+        await started([a, b], got)
+        a.send("b", b"1")
+        await until(lambda: len(got) == 1)
+        ups: list[str] = []
+        a.on_up = ups.append
+        (first,) = a._links
+        b.peer("a").link = None  # as if it had forgotten: it dials a, whose own one is the better
+        b.send("a", b"2")
+        await until(lambda: len(a._links) == 2)
+        (second,) = a._links - {first}
+        await until(lambda: second.peer is not None)
+        first.end(Code.DONE, "lost")
+        await until(lambda: a.peer("b").link is second)
+        assert ups == ["b"]
+        await asyncio.gather(a.stop(), b.stop())
 
     run(test())
 

@@ -20,13 +20,14 @@ import pytest
 from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic import events
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.testing import TestingSink, TestingSource, run_main
 from prometheus_client import REGISTRY
 
-from connectors.quic import Identity, Limits, QuicSink, QuicSource, Received, send
+from connectors.quic import Identity, Limits, QuicSink, QuicSource, Received, listener, loop, send
 from connectors.quic.certificates import make_authority, make_node
 from connectors.quic.connection import ALPN, Code
 from connectors.testing.relay import UdpRelay
@@ -140,7 +141,10 @@ def failure(flow: Dataflow) -> str:
     """Run a flow that must fail; return the error that it failed with."""
     with pytest.raises(Exception) as raised:
         run(flow)
-    error: BaseException = raised.value
+    return cause(raised.value)
+
+
+def cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}"
@@ -453,7 +457,48 @@ def test_a_receiver_that_lost_its_state_is_refused(link: Link) -> None:
     again.join()
 
 
+def test_a_spool_that_was_damaged_is_the_senders_error(link: Link) -> None:
+    leave_in_the_spool(link, [1, 2, 3])
+    sender = Running(link.sender([1, 2, 3]))
+    place = {"channel": "numbers", "address": f"127.0.0.1:{link.port}"}
+    out = {**place, "peer": "root", "direction": "out"}
+    until(lambda: REGISTRY.get_sample_value("braidflow_link_queue_frames", out) == 3)
+    (frames,) = (link.spools / "leaf").glob("*.frames")
+    frames.write_bytes(bytes(frames.stat().st_size))
+    receiver = Running(link.receiver("other"))
+    with pytest.raises(Exception) as raised:
+        sender.join(30)
+    assert cause(raised.value).startswith("SpoolDamaged: ")
+    assert f"{frames}: frame 0 is not what was written" in cause(raised.value)
+    run(link.sender([], name="other"))
+    receiver.join()
+    assert link.items() == []
+
+
 # Bad networks
+
+
+def test_a_transport_error_is_no_end_of_the_link(link: Link) -> None:
+    """QUIC's own errors have the numbers of ours: this one that of `Code.STATE`."""
+    receiver = Running(link.receiver("leaf"))
+    sender = Running(link.sender(Paced(200)))
+    until(lambda: len(link.items()) > 20)
+
+    async def break_off() -> None:
+        inlet = listener._listening["127.0.0.1", link.port].inlets["numbers"]
+        (accepted,) = inlet.links
+        accepted._quic.close(
+            error_code=QuicErrorCode.STREAM_STATE_ERROR,
+            frame_type=QuicFrameType.STREAM_BASE,
+            reason_phrase="of the transport",
+        )
+        accepted.transmit()
+
+    assert Code.STATE == QuicErrorCode.STREAM_STATE_ERROR
+    loop.run(break_off())
+    sender.join()
+    receiver.join()
+    assert link.items() == list(range(200))
 
 
 def test_loss_reordering_and_duplicates(link: Link) -> None:
