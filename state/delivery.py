@@ -118,12 +118,6 @@ class Outbox:
         """One more than the last frame that may be sent."""
         return self._released
 
-    @property
-    def waiting(self) -> int:
-        """How many frames may be sent and have not been."""
-        at = self._log.first if self._cursor is None else self._cursor
-        return max(0, min(self._released, self._log.next) - at)
-
     def release(self, sequence: int) -> None:
         """Let frames below `sequence` be sent."""
         self._released = max(self._released, sequence)
