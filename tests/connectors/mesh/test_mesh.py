@@ -15,6 +15,7 @@ from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.tls import Epoch
 
 from connectors.mesh import Mesh, QuicMesh, UdpMesh
+from connectors.mesh.link import ALPN
 from connectors.quic import Identity, Limits
 from connectors.quic.certificates import make_authority, make_node
 from connectors.quic.connection import Code
@@ -209,7 +210,7 @@ def test_much_that_comes_is_acknowledged_at_once(
     keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who sends more than its window is not kept waiting for the late acknowledgement."""
-    monkeypatch.setattr("connectors.mesh.quic._ACK_DELAY", 3600.0)
+    monkeypatch.setattr("connectors.mesh.link._ACK_DELAY", 3600.0)
 
     async def test() -> None:
         got: Got = []
@@ -246,7 +247,7 @@ def test_what_is_said_takes_along_what_is_to_be_acknowledged_soon(keys: Path) ->
 def test_an_absent_peer_costs_only_its_messages(
     keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connectors.mesh.quic._HANDSHAKE", 0.3)
+    monkeypatch.setattr("connectors.mesh.peer._HANDSHAKE", 0.3)
 
     async def test() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
@@ -293,7 +294,7 @@ def test_who_says_nothing_after_the_first_packet_was_not_refused(keys: Path) -> 
         a = quic(keys, "a")
         await a.start()
         host, _, port = a.address.rpartition(":")
-        configuration = a.identity.client_configuration(server_name="a", alpn="braidflow-mesh/1")
+        configuration = a.identity.client_configuration(server_name="a", alpn=ALPN)
         silent = QuicConnection(configuration=configuration)
         now = asyncio.get_running_loop().time()
         silent.connect((host, int(port)), now=now)
