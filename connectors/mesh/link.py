@@ -18,7 +18,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.tls import Epoch
 
 from connectors.quic.connection import Code, Connection
-from connectors.quic.identity import PeerCertificate
+from connectors.quic.verification import PeerCertificate
 
 if TYPE_CHECKING:
     from connectors.mesh.quic import QuicMesh

@@ -20,7 +20,8 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 from connectors.quic.datagrams import Datagrams
-from connectors.quic.identity import Identity, PeerCertificate, PeerRefused, verify_peer
+from connectors.quic.identity import Identity
+from connectors.quic.verification import PeerCertificate, PeerRefused, verify_peer
 from state.delivery import LinkError
 from state.frames import Decoder, Frame, FrameError, encode
 
@@ -196,7 +197,7 @@ class Connection(Datagrams):
     def _verify(self) -> None:
         now = datetime.now(UTC)
         try:
-            peer = verify_peer(self._quic, self._identity, self._allowed, now)
+            peer = verify_peer(self._quic, self._identity.authorities, self._allowed, now)
         except PeerRefused as error:
             log.warning("peer at %s refused: %s", self.name, error)
             self.end(Code.PEER, str(error))

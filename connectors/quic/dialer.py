@@ -18,8 +18,9 @@ from typing import Any
 from aioquic.asyncio.client import connect
 
 from connectors.quic.connection import ALPN, Code, Connection, Limits
-from connectors.quic.identity import Identity, PeerCertificate
+from connectors.quic.identity import Identity
 from connectors.quic.loop import loop, run
+from connectors.quic.verification import PeerCertificate
 from state.delivery import LinkError, Outbox
 from state.frames import Frame
 

@@ -9,9 +9,10 @@ from typing import Any
 from aioquic.asyncio.server import QuicServer
 
 from connectors.quic.connection import ALPN, Code, Connection, Limits
-from connectors.quic.identity import Identity, PeerCertificate
+from connectors.quic.identity import Identity
 from connectors.quic.inlet import Feed, Inlet
 from connectors.quic.loop import loop, run
+from connectors.quic.verification import PeerCertificate
 from state.delivery import LinkError
 from state.frames import End, Frame, Hello
 

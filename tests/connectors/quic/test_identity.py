@@ -32,8 +32,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from connectors.quic.certificates import CertificateError, make_authority, make_node
-from connectors.quic.identity import (
-    Identity,
+from connectors.quic.identity import Identity
+from connectors.quic.verification import (
     PeerCertificate,
     PeerRefused,
     request_client_certificate,
@@ -97,7 +97,9 @@ class Verifying(QuicConnectionProtocol):
     def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, HandshakeCompleted):
             try:
-                peer = verify_peer(self._quic, self.identity, self.allowed, datetime.now(UTC))
+                peer = verify_peer(
+                    self._quic, self.identity.authorities, self.allowed, datetime.now(UTC)
+                )
             except PeerRefused as error:
                 self.noted.append(str(error))
                 self.close(error_code=1, reason_phrase=str(error))
