@@ -23,17 +23,19 @@ forgets one step, and counts as one of the f faulty ones.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
-from connectors.quic.segment import write_all
+from connectors.files.atomic import sync_directory, write_all
+from connectors.files.lock import lock
+
+X = TypeVar("X")
 
 MAX_BYTES: Final = 1 << 30
 """Bytes of a log's file."""
@@ -47,10 +49,6 @@ _DIGEST = 8
 _encoder = msgspec.msgpack.Encoder()
 _records = msgspec.msgpack.Decoder(list[bytes])
 _owners = msgspec.msgpack.Decoder(tuple[str, str])
-
-
-class VoteLogBusy(OSError):
-    """Another process, or another VoteLog of this one, has the log open."""
 
 
 class VoteLogDamaged(ValueError):
@@ -76,7 +74,7 @@ class VoteLog:
         max_bytes: of the file; protocols that take checkpoints keep theirs short.
 
     Raises:
-        VoteLogBusy: the log is open elsewhere.
+        Busy: the log is open elsewhere.
         VoteLogDamaged: the file is damaged beyond a torn end, or is no vote log.
         ValueError: it is another replica's, of another version, or larger than `max_bytes`.
 
@@ -114,7 +112,7 @@ class VoteLog:
         self._fd = -1
         made = [each for each in path.parents if not each.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _hold(path.with_name(f"{path.name}.lock"))
+        self._lock = lock(path.with_name(f"{path.name}.lock"), "vote log", path)
         try:
             self._new.unlink(missing_ok=True)
             for directory in made:
@@ -221,15 +219,11 @@ class VoteLog:
 
     def _sync_directory(self, directory: Path) -> None:
         if self._sync:
-            fd = os.open(directory, os.O_RDONLY)
-            try:
-                self._to_disk(os.fsync, fd)
-            finally:
-                os.close(fd)
+            self._to_disk(sync_directory, directory)
 
-    def _to_disk(self, sync: Callable[[int], None], fd: int) -> None:
+    def _to_disk(self, sync: Callable[[X], None], what: X) -> None:
         try:
-            sync(fd)
+            sync(what)
         except OSError as error:
             # What is in the page cache after a failed sync says nothing of the disk (Rebello et
             # al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
@@ -330,16 +324,3 @@ class _Form:
 
 def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()[:_DIGEST]
-
-
-def _hold(path: Path) -> int:
-    """Return a descriptor that holds the lock file at `path` until it is closed."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise VoteLogBusy(
-            error.errno, "another process has this vote log open", str(path)
-        ) from error
-    return fd

@@ -1,4 +1,4 @@
-"""Replace a file at one stroke, and let every error say which file it is about."""
+"""Change a file at one stroke or not at all, and let every error say which file it is about."""
 
 from __future__ import annotations
 
@@ -54,3 +54,18 @@ def sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_all(fd: int, data: bytes, position: int) -> None:
+    """Write `data` at `position`, the end of the file, or nothing.
+
+    Raises:
+        OSError: the disk is full or broken; the file ends at `position`.
+    """
+    try:
+        written = os.pwrite(fd, data, position)
+        while written < len(data):
+            written += os.pwrite(fd, memoryview(data)[written:], position + written)
+    except OSError:
+        os.ftruncate(fd, position)
+        raise

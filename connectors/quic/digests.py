@@ -10,7 +10,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from connectors.quic.segment import Segment, SpoolDamaged, write_all
+from connectors.files.atomic import write_all
+from connectors.quic.segment import Segment, SpoolDamaged
 
 _SIZE = 8
 _BLOCK = 512  # digests read at a time

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
+from connectors.files.atomic import replacing, sync_directory
+from connectors.files.lock import lock
 from connectors.quic.segment import SpoolDamaged
-
-
-class SpoolBusy(OSError):
-    """Another process, or another Spool of this one, has the directory open."""
 
 
 def hold(directory: Path) -> int:
     """Return a descriptor that holds the lock of ``directory`` until it is closed.
 
     Raises:
-        SpoolBusy: another descriptor holds it.
+        Busy: another descriptor holds it.
     """
     path = directory / "lock"
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(fd)
-            raise SpoolBusy(
-                error.errno, "another process has this spool open", str(directory)
-            ) from error
+        fd = lock(path, "spool", directory)
         try:
             if os.fstat(fd).st_ino == path.stat().st_ino:
                 return fd
@@ -54,13 +44,6 @@ def read_incarnation(directory: Path) -> int | None:
 
 def write_incarnation(directory: Path, number: int) -> None:
     """Keep ``number`` in ``directory``, over a power failure too."""
-    written = directory / "incarnation.new"
-    with written.open("w") as file:
-        file.write(f"{number}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    written.rename(directory / "incarnation")
-    for path in (directory, directory.parent):
-        fd = os.open(path, os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
+    with replacing(directory / "incarnation") as file:
+        file.write(b"%d\n" % number)
+    sync_directory(directory.parent)

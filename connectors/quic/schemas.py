@@ -11,7 +11,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from connectors.quic.segment import write_all
+from connectors.files.atomic import write_all
 
 _HEADER = struct.Struct("<III")
 

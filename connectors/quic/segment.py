@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_right
 from pathlib import Path
 
+from connectors.files.atomic import write_all
 from state.frames import Data, Kind
 
 SUFFIX = ".frames"
@@ -205,18 +206,3 @@ class Segment:
 def path_of(directory: Path, start: int) -> Path:
     """Return the file of the frames from ``start`` on."""
     return directory / f"{start:020d}{SUFFIX}"
-
-
-def write_all(fd: int, data: bytes, position: int) -> None:
-    """Write ``data`` at ``position``, the end of the file, or nothing.
-
-    Raises:
-        OSError: the disk is full or broken; the file ends at ``position``.
-    """
-    try:
-        written = os.pwrite(fd, data, position)
-        while written < len(data):
-            written += os.pwrite(fd, memoryview(data)[written:], position + written)
-    except OSError:
-        os.ftruncate(fd, position)
-        raise

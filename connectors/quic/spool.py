@@ -27,13 +27,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from connectors.quic.digests import Digests
-from connectors.quic.incarnation import SpoolBusy, hold, read_incarnation, write_incarnation
+from connectors.quic.incarnation import hold, read_incarnation, write_incarnation
 from connectors.quic.schemas import Schemas
 from connectors.quic.segment import HEADER, SpoolDamaged, digest
 from connectors.quic.segments import Segments, paths_of
 from state.frames import Data, Kind
 
-__all__ = ["Spool", "SpoolBusy", "SpoolConflict", "SpoolDamaged"]
+__all__ = ["Spool", "SpoolConflict", "SpoolDamaged"]
 
 _SEGMENT = 8 << 20
 _PRUNED = 8  # segments' worth of pruned files that may wait for the next sync
@@ -59,7 +59,7 @@ class Spool:
         clock: wall clock in nanoseconds.
 
     Raises:
-        SpoolBusy: the directory is open elsewhere.
+        Busy: the directory is open elsewhere.
         SpoolDamaged: files are missing or damaged beyond a torn end.
 
     >>> import tempfile

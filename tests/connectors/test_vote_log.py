@@ -6,14 +6,14 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.vote_log import VoteLog, VoteLogBusy, VoteLogDamaged
+from connectors.files.lock import Busy
+from connectors.vote_log import VoteLog, VoteLogDamaged
 
 APPENDS = [[b"one", b""], [b"two" * 10], [b"three", b"four" * 7, b"five"]]
 
@@ -183,11 +183,11 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "votes"
     log = opened(path)
     for _ in range(2):
-        with pytest.raises(VoteLogBusy, match="another process has this vote log open"):
+        with pytest.raises(Busy, match="another process has this vote log open"):
             opened(path)
         log.rewrite([b"still held, though the file is another"])
     other = subprocess.run([sys.executable, "-c", WRITER, path], capture_output=True, text=True)
-    assert "VoteLogBusy" in other.stderr
+    assert "Busy" in other.stderr
     log.close()
     log.close()
     with pytest.raises(ValueError, match="closed"):
@@ -219,20 +219,6 @@ def test_what_is_left_of_a_rewrite_is_removed(tmp_path: Path) -> None:
 
 
 # A full disk
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A directory with room for 256 kB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a tmpfs is not allowed here")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 @pytest.mark.parametrize("size", [10, 1000, 30_000])

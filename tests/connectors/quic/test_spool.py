@@ -22,8 +22,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from connectors.files.lock import Busy
 from connectors.quic.segment import HEADER
-from connectors.quic.spool import Spool, SpoolBusy, SpoolConflict, SpoolDamaged
+from connectors.quic.spool import Spool, SpoolConflict, SpoolDamaged
 from state.frames import Data, Kind
 
 
@@ -266,7 +267,7 @@ def test_one_spool_at_a_time(tmp_path: Path) -> None:
     code = "import pathlib, sys, connectors.quic.spool as s; s.Spool(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-c", code, str(directory)]
     with_lock = Spool(directory)
-    with pytest.raises(SpoolBusy, match="another process has this spool open"):
+    with pytest.raises(Busy, match="another process has this spool open"):
         Spool(directory)
     other = subprocess.run(command, capture_output=True, text=True)
     assert other.returncode == 1
@@ -458,20 +459,6 @@ def test_killing_the_writer_loses_nothing(tmp_path: Path) -> None:
 
 
 # A full disk
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A directory with room for 256 kB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a tmpfs is not allowed here")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def fill_up(spool: Spool, size: int) -> None:
