@@ -237,7 +237,8 @@ class OrRows:
             if len(self._replicas.names) > _MOST_REPLICAS:
                 raise ValueError(f"{_KIND}: more than {_MOST_REPLICAS} replicas")
             numbers = np.full(len(element), -1, np.int64)
-            numbers[there] = self._elements.rows(element.filter(pa.array(there)))
+            named = element if there.all() else element.filter(pa.array(there))
+            numbers[there] = self._elements.rows(named)
         except (KeyError, TypeError, pa.ArrowException) as error:
             raise ValueError(f"{_KIND}: {error}") from None
         return codes << _COUNTER_BITS | counters, said, numbers
