@@ -146,8 +146,8 @@ class LwwRows:
             [
                 self._index.keys(),
                 self._all_values().take(pa.array(self._at[: len(self)])),
-                pa.array(self._wall[: len(self)]),
-                pa.array(self._counter[: len(self)]),
+                pa.array(self._wall[: len(self)].copy()),
+                pa.array(self._counter[: len(self)].copy()),
                 self._replicas.column(self._code[: len(self)]),
             ],
             schema=lww_schema(self.key),
