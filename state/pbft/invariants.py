@@ -54,15 +54,17 @@ class Invariants:
     """The judge of one group.
 
     Checked are: agreement (one batch in a slot), order without gaps, validity (requests that a
-    client did send), exactly-once, results and answers that equal those of a fresh machine, equal
-    digests at equal checkpoints, views that only grow and have their leader, votes that never
-    contradict each other, also across restarts, and that evidence is true and names no one correct.
+    client did sign), exactly-once, also for clients that lie, results and answers that equal those
+    of a fresh machine, equal digests at equal checkpoints, views that only grow and have their
+    leader, votes that never contradict each other, also across restarts, and that evidence is true
+    and names no one correct.
 
     Args:
         group: Who takes part.
         machine: Makes a machine in its first state.
         keys: Any peer's, to verify evidence.
         faulty: Replicas that are not correct; what they say is not looked at.
+        liars: Clients that are not correct: they may sign two requests with one number.
 
     All methods raise :class:`Violation`.
     """
@@ -74,9 +76,11 @@ class Invariants:
         keys: Authenticator,
         *,
         faulty: Collection[str] = (),
+        liars: Collection[str] = (),
     ) -> None:
         self.group = group
         self.faulty = frozenset(faulty)
+        self.liars = frozenset(liars)
         self.machine = machine()
         self.history: dict[int, tuple[Committed, str]] = {}
         """What was committed first in each slot, and by whom."""
@@ -90,7 +94,7 @@ class Invariants:
         self.views = 0
         """The greatest view that any correct replica has entered."""
         self._keys = keys
-        self._submitted: dict[tuple[str, int], list[bytes]] = {}
+        self._submitted: dict[tuple[str, int], list[list[bytes]]] = {}
         self._stable: dict[int, tuple[bytes, str]] = {}
         self._lives: dict[str, _Life] = {}
 
@@ -99,7 +103,10 @@ class Invariants:
     def requested(self, request: Request) -> None:
         """Take note of a request that its client has signed and sent."""
         key = (request.client, request.number)
-        if self._submitted.setdefault(key, request.operations) != request.operations:
+        submitted = self._submitted.setdefault(key, [])
+        if request.operations not in submitted:
+            submitted.append(request.operations)
+        if len(submitted) > 1 and request.client not in self.liars:
             raise Violation(f"{key}: the client gave two requests one number")
 
     def answered(self, client: str, answer: Answer) -> None:
@@ -205,9 +212,9 @@ class Invariants:
     def _execute_one(self, committed: Committed, request: CommittedRequest, node: str) -> None:
         key = (request.client, request.number)
         where = f"{node}, slot {committed.seq}, request {key}"
-        if self._submitted.get(key) != request.operations:
+        if request.operations not in self._submitted.get(key, ()):
             raise Violation(f"{where}: {request.operations} were never requested")
-        if request.results is None and key not in self.results:
+        if request.results is None and key not in self.results and key[0] not in self.liars:
             raise Violation(f"{where}: not executed, though it never was")
         if request.results is None:
             return

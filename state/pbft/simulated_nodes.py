@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from state.pbft.authentication import MAC_BYTES, Authenticator
-from state.pbft.byzantine import Actor
+from state.pbft.byzantine import Actor, LyingClient
 from state.pbft.client import Client
 from state.pbft.events import (
     Answer,
@@ -143,7 +143,7 @@ class ReplicaNode(Node):
         self.machine = world.machine()
         keys = world.keys[self.name]
         replica = Replica(
-            world.group, keys, self.machine, settings=world.settings, clients=world.client_names,
+            world.group, keys, self.machine, settings=world.settings, clients=world.known_clients,
             log=list(self.disk),
         )  # fmt: skip
         self.replica = replica
@@ -225,3 +225,24 @@ class ClientNode(Node):
 
     def _wake_at(self) -> float:
         return self.client.wake_at
+
+
+class LiarNode(Node):
+    """A client that lies, whenever it is told to, and hears nothing."""
+
+    def __init__(self, world: Simulator, name: str) -> None:
+        super().__init__(world, name, name)
+        rng = random.Random(f"liar {world.seed} {name}")
+        self.client = LyingClient(
+            world.group, world.keys[name], rng, world.settings, world.client_names
+        )
+
+    def lie(self) -> None:
+        """Say what no correct client says."""
+        sends = self.client.lie()
+        for request in self.client.signed:
+            self.world.judge.requested(request)
+        self.client.signed.clear()
+        self.world.happened["lies"] += 1
+        for each in sends:
+            self.world.send(self, each)

@@ -3,8 +3,8 @@
 For tests of :class:`~state.pbft.Replica` and :class:`~state.pbft.Client`, and to see how a group
 bears what may happen to it: loss, delay, duplication, reordering, changed bytes, partitions both
 ways or one way, pauses, clocks that are wrong or jump, crashes between any two effects, and
-replicas that lie (:mod:`state.pbft.byzantine`). Everything follows from the seed. All the while
-:class:`~state.pbft.invariants.Invariants` judges what correct replicas and clients do.
+replicas and clients that lie (:mod:`state.pbft.byzantine`). Everything follows from the seed. All
+the while :class:`~state.pbft.invariants.Invariants` judges what correct replicas and clients do.
 
     >>> world = Simulator(seed=1, loss=0.2)
     >>> world.start()
@@ -33,10 +33,10 @@ from state.pbft.machine import StateMachine
 from state.pbft.messages import decode
 from state.pbft.replica import Replica
 from state.pbft.simulated_keys import SimulatedKeys
-from state.pbft.simulated_nodes import ClientNode, Node, ReplicaNode
+from state.pbft.simulated_nodes import ClientNode, LiarNode, Node, ReplicaNode
 from state.simulated_time import SimulatedTime
 
-__all__ = ["ClientNode", "HashChain", "Node", "ReplicaNode", "Simulator"]
+__all__ = ["ClientNode", "HashChain", "LiarNode", "Node", "ReplicaNode", "Simulator"]
 
 
 class Simulator(SimulatedTime):
@@ -47,6 +47,7 @@ class Simulator(SimulatedTime):
         n: Replicas, called r0, r1, ...
         f: How many may be faulty; as many as `n` allows if not given.
         clients: How many, called c0, c1, ...
+        liars: How many clients that lie, called l0, l1, ...; they do when they are told to.
         faulty: Replicas that misbehave, and what makes each of them do so, called with the replica
             in it, its keys and a source of chance.
         twins: Replicas that run twice under one name; they are faulty, too.
@@ -69,6 +70,7 @@ class Simulator(SimulatedTime):
         n: int = 4,
         f: int | None = None,
         clients: int = 1,
+        liars: int = 0,
         faulty: Mapping[str, Callable[[Replica, Authenticator, random.Random], Actor]]
         | None = None,
         twins: Collection[str] = (),
@@ -98,8 +100,12 @@ class Simulator(SimulatedTime):
         names = [f"r{i}" for i in range(n)]
         self.client_names = [f"c{i}" for i in range(clients)]
         self.group = Group("simulated", names, f, leaders=leaders)
-        self.keys = keys([*names, *self.client_names], seed)
-        self.judge = Invariants(self.group, machine, self.keys[names[0]], faulty={*faulty, *twins})
+        liar_names = [f"l{i}" for i in range(liars)]
+        self.known_clients = [*self.client_names, *liar_names]
+        self.keys = keys([*names, *self.known_clients], seed)
+        self.judge = Invariants(
+            self.group, machine, self.keys[names[0]], faulty={*faulty, *twins}, liars=liar_names
+        )
         self.happened: Counter[str] = Counter()
         self.grain = 0.001
         self.filter: Callable[[Node, Node, bytes], bool] | None = None
@@ -113,8 +119,9 @@ class Simulator(SimulatedTime):
                 self.replicas[each] = ReplicaNode(self, each, name, faulty.get(name))
                 self.replicas[each].correct &= name not in twins
         self.clients = {name: ClientNode(self, name) for name in self.client_names}
+        self.liars = {name: LiarNode(self, name) for name in liar_names}
         self._nodes: dict[str, list[Node]] = {}
-        for node in (*self.replicas.values(), *self.clients.values()):
+        for node in (*self.replicas.values(), *self.clients.values(), *self.liars.values()):
             self._nodes.setdefault(node.name, []).append(node)
 
     # -- replicas ---------------------------------------------------------------------------------
@@ -208,7 +215,7 @@ class Simulator(SimulatedTime):
     # -- the end ----------------------------------------------------------------------------------
 
     def idle(self) -> bool:
-        """Return whether every client has its answers."""
+        """Return whether every client that does not lie has its answers."""
         return all(not node.client.in_flight for node in self.clients.values())
 
     def level(self) -> bool:

@@ -19,7 +19,16 @@ from functools import partial
 
 from state.identity import PrivateIdentity, Roster
 from state.pbft.authentication import Authenticator
-from state.pbft.byzantine import Byzantine, Delay, Equivocate, Forge, Plot, Replay, Silent
+from state.pbft.byzantine import (
+    Byzantine,
+    Delay,
+    Equivocate,
+    Forge,
+    Plot,
+    Replay,
+    Silent,
+    Usurp,
+)
 from state.pbft.events import Settings
 from state.pbft.invariants import Violation
 from state.pbft.keys import Keys
@@ -71,6 +80,10 @@ class Scenario:
     steps: int
     real: bool
     watch: bool
+    liars: int
+    """Clients that lie."""
+    usurped: bool
+    """Whether the second to lead begins its views twice."""
 
 
 def draw(seed: int, *, fast: bool | None = None) -> Scenario:
@@ -105,6 +118,13 @@ def draw(seed: int, *, fast: bool | None = None) -> Scenario:
         count = rng.choices([0, rng.randint(1, most), most], [30, 20, 50])[0]
         faulty = misbehaviours(rng, names, count)
         losses = [0.0, 0.02, 0.1, 0.3, 0.5]
+    # Of their own, so that older seeds mean what they meant where neither is drawn.
+    more = random.Random(f"more {seed}")
+    usurped = more.random() < 0.2
+    if usurped:
+        plot, others = Plot(), more.sample([names[0], *names[2:]], most - 1)
+        faulty = {names[1]: partial(Usurp, plot=plot)}
+        faulty |= dict.fromkeys(others, partial(Equivocate, plot=plot))
     return Scenario(
         seed=seed,
         n=n,
@@ -117,6 +137,8 @@ def draw(seed: int, *, fast: bool | None = None) -> Scenario:
         steps=rng.randint(8, 24 if n == 4 else 12),
         real=n == 4 and rng.random() < 0.01,
         watch=rng.random() < 0.5,
+        liars=more.choices([0, 1, 2], [60, 25, 15])[0],
+        usurped=usurped,
     )
 
 
@@ -130,6 +152,7 @@ class Run:
             scenario.seed,
             n=scenario.n,
             clients=self.rng.randint(1, 3),
+            liars=scenario.liars,
             faulty=scenario.faulty,
             keys=real_keys if scenario.real else _simulated_keys,
             settings=scenario.settings,
@@ -198,15 +221,34 @@ class Run:
         if node is not None:
             node.wall += self.rng.choice([-3600, -5, 5, 3600])
 
+    def lie(self) -> None:
+        liars = list(self.world.liars.values())
+        for _ in range(self.rng.randint(1, 3)):
+            self.rng.choice(liars).lie()
+
+    def depose(self) -> None:
+        """Cut off whoever leads amid a few requests, so that another one has to."""
+        for _ in range(self.rng.randint(1, 4)):
+            self.submit()
+            self.world.run(self.rng.uniform(0, 0.01))
+        leader = self.world.group.primary(self.greatest_view())
+        self.world.split([leader], [each for each in self.world.replicas if each != leader])
+
     def play(self) -> None:
         moves = [
             (self.submit, 40), (self.crash, 8), (self.restart, 8), (self.split, 5), (self.cut, 2),
             (self.world.heal, 7), (self.pause, 3), (self.jump, 2),
         ]  # fmt: skip
+        if self.scenario.liars:
+            moves.append((self.lie, 20))
+        if self.scenario.usurped:
+            moves.append((self.depose, 12))
         chosen = self.rng.choices(
             [m for m, _ in moves], [w for _, w in moves], k=self.scenario.steps
         )
         self.submit()
+        if self.scenario.usurped:
+            self.depose()
         for move in chosen:
             self.moves[move.__name__] += 1
             move()
@@ -225,6 +267,8 @@ class Run:
         for node in world.correct():
             if not node.up:
                 node.start()
+        if self.scenario.liars:
+            self.lie()
         self.submit()
         begun, view = world.now, self.greatest_view()
         # Every view with a faulty primary costs a timeout, and the first may be over already.

@@ -57,11 +57,24 @@ def test_the_schedules_are_what_they_are_meant_to_be() -> None:
     assert sum(each.settings.fast for each in drawn) > SEEDS // 4
     assert sum(each.settings.votes == "signature" for each in drawn) > SEEDS // 4
     assert sum(each.real for each in drawn) >= 3
+    assert sum(each.liars > 0 for each in drawn) > SEEDS // 4
+    assert sum(each.usurped for each in drawn) > SEEDS // 8
     total = Counter[str]()
     for seed in random.Random(1).sample(range(SEEDS), 60):
         total += play(seed).world.happened
     for event, least in {
         "Committed": 500, "Stable": 200, "ViewAbandoned": 50, "Transferred": 3, "Evidence": 20,
-        "tampered": 50, "torn": 2, "rejected": 100,
+        "tampered": 50, "torn": 2, "rejected": 100, "lies": 50,
     }.items():  # fmt: skip
         assert total[event] >= least, f"{event}: {total}"
+
+
+def test_views_are_begun_twice_and_lying_clients_are_heard() -> None:
+    """Else nothing that they do would be tried."""
+    accused, executed = Counter[str](), 0
+    for seed in [each for each in range(200) if draw(each).usurped or draw(each).liars == 2][:50]:
+        judge = play(seed).world.judge
+        accused.update(type(each.first).__name__ for each in judge.accusations)
+        executed += sum(client in judge.liars for client, _ in judge.results)
+    assert accused["NewView"] >= 10, accused
+    assert executed >= 100

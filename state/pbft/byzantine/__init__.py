@@ -11,6 +11,9 @@ They are for tests, and to watch a group survive one.
                  views that do not follow, states, accusations, bytes that mean nothing
     replay       says again, to anyone, what it or others said before, in other views and slots
     delay        says everything late, just before others would lose patience
+
+For tests alone there are :class:`Usurp`, which equivocates and begins the views that it leads
+twice, each half of the group with a NEW-VIEW of its own; and :class:`LyingClient`.
 """
 
 from __future__ import annotations
@@ -21,10 +24,12 @@ from typing import Final, Literal
 
 from state.pbft.authentication import Authenticator
 from state.pbft.byzantine.actor import Actor, Byzantine
+from state.pbft.byzantine.client import LyingClient
 from state.pbft.byzantine.equivocate import Equivocate, Plot
 from state.pbft.byzantine.forge import Forge
 from state.pbft.byzantine.replay import Replay
 from state.pbft.byzantine.silent import Delay, Silent
+from state.pbft.byzantine.usurp import Usurp
 
 __all__ = [
     "BEHAVIOURS",
@@ -34,9 +39,11 @@ __all__ = [
     "Delay",
     "Equivocate",
     "Forge",
+    "LyingClient",
     "Plot",
     "Replay",
     "Silent",
+    "Usurp",
 ]
 
 Behaviour = Literal["equivocate", "silent", "forge", "replay", "delay"]

@@ -94,6 +94,19 @@ def test_requests_that_nobody_made() -> None:
         made.requested(Request("c0", 1, 1, [b"other"]))
 
 
+def test_clients_that_lie_may_say_two_things_but_each_number_is_executed_once() -> None:
+    group = Group("demo", ["r0", "r1", "r2", "r3"])
+    made = Invariants(group, HashChain, KEYS["r0"], liars=["c0"])
+    made.started("r0")
+    for said in (b"1", b"other", b"1"):
+        made.requested(Request("c0", 1, 1, [said]))
+    other = [CommittedRequest("c0", 1, [b"other"], [b"done"])]
+    made.observe("r0", replace(good(1), requests=other))
+    made.observe("r0", batch(2, 1, results=None))
+    with pytest.raises(Violation, match="executed again"):
+        made.observe("r0", batch(3, 1, results=[b"done"]))
+
+
 def test_executing_twice_or_never() -> None:
     made = judge()
     made.observe("r0", good(1))

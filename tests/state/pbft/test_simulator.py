@@ -3,12 +3,22 @@ import random
 
 import pytest
 
-from state.pbft.authentication import MAC_BYTES
-from state.pbft.byzantine import Byzantine, Delay, Equivocate, Forge, Replay, Silent
+from state.pbft.authentication import MAC_BYTES, valid
+from state.pbft.byzantine import Byzantine, Delay, Equivocate, Forge, Replay, Silent, Usurp
 from state.pbft.events import Rejected
-from state.pbft.messages import Commit, MessageError, Prepare, PrePrepare, Request, decode
+from state.pbft.messages import (
+    Commit,
+    MessageError,
+    NewView,
+    Prepare,
+    PrePrepare,
+    Request,
+    ViewChange,
+    decode,
+)
 from state.pbft.simulator import HashChain, Node, Simulator
 from tests.simulation.pbft_scenarios import play
+from tests.simulation.pbft_worlds import settings
 
 
 class Ear:
@@ -151,6 +161,62 @@ def test_replaying() -> None:
     # It is the primary of view 0, whose own words are no prepares.
     assert ear.said("r0", Prepare)
     assert world.idle()
+
+
+def test_usurping() -> None:
+    """Each half gets a NEW-VIEW that follows from what it rests on, and yet they differ."""
+    differing = found = 0
+    for seed in range(20):
+        world = Simulator(seed, settings=settings("committed"), faulty={"r1": Usurp}, watch=True)
+        ear = Ear(world)
+        world.start()
+        for i in range(4):
+            world.clients["c0"].submit([b"?%d" % i])
+            world.run(0.004)
+        world.split(["r0"], [name for name in world.replicas if name != "r0"])
+        world.clients["c0"].submit([b"?last"])
+        world.run(2.0)
+        world.heal()
+        assert world.run_until(lambda: world.idle() and world.level(), limit=30.0)
+        begun = [each for _, each in ear.said("r1", NewView) if isinstance(each, NewView)]
+        first = [each for each in begun if each.view == 1]
+        assert len({each.signature for each in first}) == 2
+        differing += len({str(each.selected) for each in first}) == 2
+        found += world.judge.accused == {"r1"}
+        assert not [
+            each
+            for new in first
+            for each in new.view_changes
+            if each.replica != "r1" and not _signed(world, each)
+        ]
+    assert differing >= 5
+    assert found >= 5, "who got both can show it"
+
+
+def _signed(world: Simulator, change: ViewChange) -> bool:
+    return valid(world.keys["r0"], change.replica, change)
+
+
+def test_clients_that_lie() -> None:
+    world = Simulator(6, clients=1, liars=2, watch=True)
+    ear = Ear(world)
+    world.start()
+    for i in range(200):
+        if i % 10 == 0:
+            world.clients["c0"].submit([b"?%d" % i])
+        world.liars[f"l{i % 2}"].lie()
+        world.run(0.02)
+    assert world.run_until(lambda: world.idle() and world.level(), limit=10.0)
+    said: dict[int, set[bytes]] = {}
+    told: dict[int, set[str]] = {}
+    for to, request in ear.said("l0", Request):
+        assert isinstance(request, Request)
+        said.setdefault(request.number, set()).add(request.operations[0])
+        told.setdefault(request.number, set()).add(to)
+    assert sum(len(replicas) < 4 for replicas in told.values()) >= 10
+    assert sum(len(operations) > 1 for operations in said.values()) >= 5
+    assert max(said) > 1 << 39
+    assert sum(client == "l0" for client, _ in world.judge.results) >= 10
 
 
 def test_delay() -> None:
