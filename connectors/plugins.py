@@ -8,6 +8,8 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from bytewax.inputs import Source
+
 GROUP = "braidflow.connectors"
 """The entry-point group of sources and sinks."""
 
@@ -56,6 +58,24 @@ def load(spec: str, *, group: str = GROUP) -> Callable[..., Any]:
             "source or sink is needed"
         )
     return found  # type: ignore[no-any-return]
+
+
+def make_source(spec: str) -> Source[Any]:
+    """Return a source of the class or function that a job's setting names, made of no arguments.
+
+    Args:
+        spec: See `load`.
+
+    Raises:
+        PluginError: as `load`; or it needs arguments, or makes something else.
+    """
+    try:
+        source = load(spec)()
+    except TypeError as error:
+        raise PluginError(f"{spec}: cannot be made without arguments: {error}") from error
+    if not isinstance(source, Source):
+        raise PluginError(f"{spec}: made a {type(source).__name__}, not a source")
+    return source
 
 
 def _import(module: str, where: str) -> Any:

@@ -24,15 +24,13 @@ Operations are lines of JSON (`state.crdt.document_replica` lists them). Results
 
 from __future__ import annotations
 
-import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 from bytewax.dataflow import Dataflow
 
 from jobs.gossip_settings import GossipSettings
-from jobs.settings import SettingsError, fail, one_line_errors
+from jobs.settings import fail, new_directory, one_line_errors
 
 
 def flow() -> Dataflow:
@@ -40,7 +38,7 @@ def flow() -> Dataflow:
     one_line_errors("gossip")
     try:
         settings = GossipSettings.load()
-        out = settings.out or _new_directory()
+        out = settings.out or new_directory("gossip")
         graph = _flow(settings, out)
         out.mkdir(parents=True, exist_ok=True)
         return graph
@@ -58,13 +56,6 @@ def _flow(settings: GossipSettings, out: Path) -> Dataflow:
     from jobs.gossip_peer import peer_flow
 
     return (group_flow if settings.name is None else peer_flow)(settings, out)
-
-
-def _new_directory() -> Path:
-    recovering = {"-r", "--recovery-directory"} & {a.partition("=")[0] for a in sys.argv}
-    if recovering or "BYTEWAX_RECOVERY_DIRECTORY" in os.environ:
-        raise SettingsError("-r needs GOSSIP_OUT: a resumed run must find the files it began")
-    return Path("runs/gossip") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
 if __name__ == "__main__":

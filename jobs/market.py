@@ -25,11 +25,8 @@ killed at any time and goes on where it was.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import fields
-from datetime import UTC, datetime
 from pathlib import Path
 
 import bytewax.operators as op
@@ -46,7 +43,7 @@ from flows.market import MarketParameters, MarketStreams, market
 from jobs.market_run import TABLES, RunRecord, finish
 from jobs.market_settings import LIVE, MarketSettings
 from jobs.progress import RunProgress
-from jobs.settings import SettingsError, fail, one_line_errors
+from jobs.settings import fail, new_directory, one_line_errors
 
 
 def flow() -> Dataflow:
@@ -67,7 +64,7 @@ def drawn() -> Dataflow:
 
 def _from_settings() -> tuple[Dataflow, Path]:
     settings = MarketSettings.load()
-    out = settings.out or _new_directory()
+    out = settings.out or new_directory("market")
     return _watched(settings, make_source(settings, out), out), out
 
 
@@ -94,15 +91,7 @@ def make_source(settings: MarketSettings, out: Path) -> Source[pa.RecordBatch]:
             limit=settings.limit,
             dead_letters=rejects,
         )
-    try:
-        source = plugins.load(settings.source)()
-    except TypeError as error:
-        raise SettingsError(
-            f"{settings.source}: cannot be made without arguments: {error}"
-        ) from error
-    if not isinstance(source, Source):
-        raise SettingsError(f"{settings.source}: made a {type(source).__name__}, not a source")
-    return source
+    return plugins.make_source(settings.source)
 
 
 def build(
@@ -174,10 +163,3 @@ def _results(streams: MarketStreams) -> dict[str, Stream[pa.RecordBatch]]:
         "hypotheses.ndjson": streams.hypotheses,
         "late.ndjson": streams.late,
     }
-
-
-def _new_directory() -> Path:
-    recovering = {"-r", "--recovery-directory"} & {a.partition("=")[0] for a in sys.argv}
-    if recovering or "BYTEWAX_RECOVERY_DIRECTORY" in os.environ:
-        raise SettingsError("-r needs MARKET_OUT: a resumed run must find the files it began")
-    return Path("runs/market") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
 
 import msgspec
 import pyarrow.parquet as pq
 
 from connectors.files import TableSpec
-from jobs.market_settings import MarketSettings
+from jobs.record import Record
 from state.schemas import ALERTS, EDGES, HYPOTHESES, SCORED, TICKS
 
 TABLES = {
@@ -28,31 +25,11 @@ RESULTS = tuple(name for name in TABLES if name != "ticks.parquet")
 """The tables that a recompute must reproduce."""
 
 
-class RunRecord(msgspec.Struct, frozen=True):
-    """The settings of a finished run and what it counted: `run.json`."""
+class RunRecord(Record, frozen=True):
+    """The record of a market run."""
 
-    settings: dict[str, Any]
-    finished: datetime
-    rejected: int
-    rows: dict[str, int] = {}
-
-    @classmethod
-    def of(cls, settings: MarketSettings, rejected: int) -> Self:
-        """Return the record of a run that has just ended."""
-        return cls(settings.model_dump(mode="json"), datetime.now(UTC), rejected)
-
-    @classmethod
-    def read(cls, directory: Path) -> Self:
-        """Return the record of a finished run.
-
-        Raises:
-            FileNotFoundError: the run did not finish.
-            ValueError: the record is damaged.
-        """
-        try:
-            return msgspec.json.decode((directory / "run.json").read_bytes(), type=cls)
-        except msgspec.DecodeError as error:
-            raise ValueError(f"{directory / 'run.json'}: {error}") from error
+    rows: dict[str, int] = msgspec.field(default_factory=dict)
+    """Of each table."""
 
 
 def finish(directory: Path, record: RunRecord) -> None:
@@ -61,8 +38,7 @@ def finish(directory: Path, record: RunRecord) -> None:
 
     rows = {name: _count(directory / name) for name in TABLES}
     record = msgspec.structs.replace(record, rows=rows)
-    text = json.dumps(msgspec.to_builtins(record), indent=2) + "\n"
-    (directory / "run.json").write_text(text, encoding="utf-8")
+    record.write(directory)
     report = render(directory)
     print(
         f"market: {rows['ticks.parquet']:,} ticks -> {rows['alerts.ndjson']} crash alerts, "

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import tomllib
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, ClassVar, NoReturn, Self
@@ -130,6 +130,19 @@ def _unknown(name: str, known: set[str]) -> str:
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
     hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
     return f"unknown setting {name}{hint}"
+
+
+def new_directory(job: str) -> Path:
+    """Return a directory of its own for the results of a run, named after the time.
+
+    Raises:
+        SettingsError: the run may be a resumed one, whose files are in another.
+    """
+    recovering = {"-r", "--recovery-directory"} & {a.partition("=")[0] for a in sys.argv}
+    if recovering or "BYTEWAX_RECOVERY_DIRECTORY" in os.environ:
+        needed = f"{job.upper()}_OUT"
+        raise SettingsError(f"-r needs {needed}: a resumed run must find the files it began")
+    return Path("runs") / job / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def fail(job: str, error: Exception) -> NoReturn:

@@ -31,8 +31,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ from flows.telemetry import TelemetryParameters, inner, leaf, root, telemetry
 from flows.telemetry_parts import Part
 from flows.telemetry_state import Telemetry
 from jobs.link_log import show_links
-from jobs.settings import SettingsError, fail, one_line_errors
+from jobs.settings import fail, new_directory, one_line_errors
 from jobs.telemetry_board import Board
 from jobs.telemetry_run import TABLES, RunRecord, about, finish, words, write_answer
 from jobs.telemetry_settings import TelemetrySettings
@@ -62,9 +61,6 @@ _ANY_LEAF = 1 << 40
 
 _interrupted = threading.Event()
 """Whether to end what has no end of its own."""
-
-Events = Callable[[Dataflow], KeyedStream[pa.RecordBatch]]
-"""Adds a source to a flow, EVENTS under the names of their nodes."""
 
 
 def flow() -> Dataflow:
@@ -135,7 +131,7 @@ def drawn() -> Dataflow:
 def _from_settings(settings: TelemetrySettings) -> tuple[Dataflow, Path | None]:
     if settings.role in ("leaf", "region"):
         return (_leaf if settings.role == "leaf" else _region)(settings), None
-    out = settings.out or _new_directory()
+    out = settings.out or new_directory("telemetry")
     if settings.role == "root":
         return _root(settings, out), out
     return _local(settings, make_source(settings, out), out), out
@@ -163,15 +159,7 @@ def make_source(settings: TelemetrySettings, out: Path | None) -> Source[Any]:
         return files
     if settings.source == "host":
         return HostSource(settings.limit, every=settings.every, stopped=_interrupted.is_set)
-    try:
-        source = plugins.load(settings.source)()
-    except TypeError as error:
-        raise SettingsError(
-            f"{settings.source}: cannot be made without arguments: {error}"
-        ) from error
-    if not isinstance(source, Source):
-        raise SettingsError(f"{settings.source}: made a {type(source).__name__}, not a source")
-    return source
+    return plugins.make_source(settings.source)
 
 
 def _workload(settings: TelemetrySettings) -> Workload:
@@ -338,13 +326,6 @@ def _answer(
         finish(directory, RunRecord.of(settings, rejected))
 
     output("results", op.flat_map("tables", parts, tables), RunSink(out, TABLES, finish=finished))
-
-
-def _new_directory() -> Path:
-    recovering = {"-r", "--recovery-directory"} & {a.partition("=")[0] for a in sys.argv}
-    if recovering or "BYTEWAX_RECOVERY_DIRECTORY" in os.environ:
-        raise SettingsError("-r needs TELEMETRY_OUT: a resumed run must find the files it began")
-    return Path("runs/telemetry") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
 if __name__ == "__main__":

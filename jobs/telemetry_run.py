@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
 from connectors.files import TableSpec
 from connectors.files.atomic import replacing
 from flows.telemetry_state import ANSWERS
-from jobs.telemetry_settings import TelemetrySettings
+from jobs.record import Record
 from state.schemas import EVENTS
 
 TABLES = {
@@ -26,31 +25,10 @@ Row = Mapping[str, Any]
 """A row of ANSWERS."""
 
 
-class RunRecord(msgspec.Struct, frozen=True):
-    """The settings of a finished run and what it counted: `run.json`."""
+class RunRecord(Record, frozen=True):
+    """The record of a telemetry run."""
 
-    settings: dict[str, Any]
-    finished: datetime
-    rejected: int
     job: str = "telemetry"
-
-    @classmethod
-    def of(cls, settings: TelemetrySettings, rejected: int) -> Self:
-        """Return the record of a run that has just ended."""
-        return cls(settings.model_dump(mode="json"), datetime.now(UTC), rejected)
-
-    @classmethod
-    def read(cls, directory: Path) -> Self:
-        """Return the record of a finished run.
-
-        Raises:
-            FileNotFoundError: the run did not finish.
-            ValueError: the record is damaged.
-        """
-        try:
-            return msgspec.json.decode((directory / "run.json").read_bytes(), type=cls)
-        except msgspec.DecodeError as error:
-            raise ValueError(f"{directory / 'run.json'}: {error}") from error
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -173,8 +151,7 @@ def finish(directory: Path, record: RunRecord) -> None:
     from jobs.telemetry_report import render
 
     rows = read_rows(directory / "answers.ndjson")
-    text = json.dumps(msgspec.to_builtins(record), indent=2) + "\n"
-    (directory / "run.json").write_text(text, encoding="utf-8")
+    record.write(directory)
     write_answer(directory, rows, complete=True)
     report = render(directory)
     for line in spoken(rows, record.settings):

@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from bytewax.testing import TestingSource
 
-from connectors.plugins import PluginError, load
+from connectors.plugins import PluginError, load, make_source
 
 FEEDS = """
 class MyFeed:
@@ -127,3 +128,21 @@ def test_another_process_finds_a_distribution_in_its_path(installed, tmp_path):
         check=True,
     )
     assert found.stdout == "<class 'acme_feeds.MyFeed'>\n"
+
+
+SOURCES = """
+from bytewax.testing import TestingSource
+
+def numbers():
+    return TestingSource([1, 2])
+"""
+
+
+def test_a_source_is_made_without_arguments(installed):
+    installed("acme", [("acme", "acme_sources:numbers")], acme_sources=SOURCES)
+    for spec in ("acme", "acme_sources:numbers"):
+        assert isinstance(make_source(spec), TestingSource)
+    with pytest.raises(PluginError, match="TestingSource: cannot be made without arguments: "):
+        make_source("acme_sources:TestingSource")
+    with pytest.raises(PluginError, match=r"^builtins:list: made a list, not a source$"):
+        make_source("builtins:list")

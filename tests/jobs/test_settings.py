@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.market_settings import MarketSettings
-from jobs.settings import SettingsError
+from jobs.settings import SettingsError, new_directory
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +79,18 @@ def test_a_path_means_a_file_and_a_live_feed_has_a_grid_of_seconds() -> None:
     assert MarketSettings.load(path=["prices.csv"]).source == "file"
     live = MarketSettings.load(source="kraken", series=["BTC/USD"])
     assert live.grid == timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("option", ["-r", "--recovery-directory", "--recovery-directory=kept"])
+def test_a_resumed_run_is_told_where_its_files_are(
+    option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run", "jobs.gossip"])
+    assert new_directory("gossip").parent == Path("runs/gossip")
+    monkeypatch.setattr("sys.argv", ["run", "jobs.gossip", option])
+    with pytest.raises(SettingsError, match="-r needs GOSSIP_OUT: a resumed run must find"):
+        new_directory("gossip")
+    monkeypatch.setattr("sys.argv", ["run"])
+    monkeypatch.setenv("BYTEWAX_RECOVERY_DIRECTORY", "kept")
+    with pytest.raises(SettingsError, match="-r needs MARKET_OUT"):
+        new_directory("market")
