@@ -24,6 +24,9 @@ _COUNTER_BITS = 40
 _MOST_COUNTER = (1 << _COUNTER_BITS) - 1
 _MOST_REPLICAS = 1 << (63 - _COUNTER_BITS)
 
+# What a batch says of a dot that is in the state or came to it.
+_NEW, _STAYS, _LEFT = np.uint8(1), np.uint8(2), np.uint8(4)
+
 
 class Dots(enum.IntEnum):
     """What a row of `or_schema` says of its dot (replica, counter)."""
@@ -34,6 +37,9 @@ class Dots(enum.IntEnum):
     """All dots of this replica up to this counter are known; `element` is null."""
     GONE = 2
     """This dot is known, and its element is not there by it (any more)."""
+
+
+_THERE = np.uint8(Dots.THERE)
 
 
 def or_schema(element: pa.DataType) -> pa.Schema:
@@ -80,7 +86,6 @@ class OrRows:
         self._elements = KeyIndex(element)
         self._replicas = Replicas()
         self._dots = KeyIndex(pa.int64())
-        self._packed: I64 = np.empty(0, np.int64)
         self._element: I64 = np.empty(0, np.int64)
         self._there: Flags = np.empty(0, np.bool_)
         self._vector: I64 = np.zeros(0, np.int64)
@@ -117,37 +122,28 @@ class OrRows:
             ValueError: a column is missing, of another type, or null where it may not be, or a dot
                 is impossible; nothing has changed.
         """
-        packed, dots, elements = self._read(batch)
-        codes, counters = packed >> _COUNTER_BITS, packed & _MOST_COUNTER
+        packed, said, elements = self._read(batch)
         self._vector = _longer(self._vector, len(self._replicas.names), 0)
         given = np.zeros(len(self._vector), np.int64)
-        seen = dots == Dots.SEEN
-        np.maximum.at(given, codes[seen], counters[seen])
-        there, gone = np.flatnonzero(dots == Dots.THERE), np.flatnonzero(dots == Dots.GONE)
-        chosen = np.concatenate([there, gone])
+        seen = said == Dots.SEEN
+        if seen.any():
+            np.maximum.at(given, packed[seen] >> _COUNTER_BITS, packed[seen] & _MOST_COUNTER)
+            packed, said, elements = packed[~seen], said[~seen], elements[~seen]
         before = len(self._dots)
-        rows = self._dots.rows(pa.array(packed[chosen]))
+        rows = self._dots.rows(pa.array(packed))
         self._grow(len(self._dots))
-        fresh = rows >= before
-        self._packed[rows] = packed[chosen]
-        # What a dot stands for never changes.
-        first = fresh[: len(there)]
-        self._element[rows[: len(there)][first]] = elements[there][first]
-        # Those that came: new here, and not removed before.
-        new = np.zeros(len(self._dots), np.bool_)
-        known = counters[there] <= self._vector[codes[there]]
-        new[rows[: len(there)][first & ~known]] = True
-        kept = np.zeros(len(self._dots), np.bool_)
-        kept[rows[: len(there)]] = True
-        went = self._covered(given, before) if seen.any() else np.zeros(len(kept), np.bool_)
-        went[rows[len(there) :]] = True
-        went &= self._there[: len(kept)] & ~kept
-        new[rows[len(there) :]] &= kept[rows[len(there) :]]
-        self._there[: len(new)] |= new
-        self._there[: len(went)] &= ~went
+        marks = np.zeros(len(self._dots), np.uint8)
+        if given.any():
+            _mark_covered(self._packed[:before], given, marks)
+        _mark(rows, packed, said, elements, before, self._vector, self._element, marks)
+        there = self._there[: len(marks)]
+        came = (marks & _NEW) != 0
+        went = (marks & (_LEFT | _STAYS) == _LEFT) & there
+        there |= came
+        there &= ~went
         self._vector = np.maximum(self._vector, given)
         self._advance(np.arange(before, len(self._dots)))
-        changes = self._changes(np.flatnonzero(new), np.flatnonzero(went))
+        changes = self._changes(np.flatnonzero(came), np.flatnonzero(went))
         self._compact()
         return changes
 
@@ -166,8 +162,8 @@ class OrRows:
         there = np.flatnonzero(self._there)
         gone = self._beyond[~self._there[self._beyond]]
         codes = np.flatnonzero(self._vector)
-        packed = [self._packed[there], codes << _COUNTER_BITS | self._vector[codes]]
-        packed.append(self._packed[gone])
+        dots, vector = self._packed, codes << _COUNTER_BITS | self._vector[codes]
+        packed = np.concatenate([dots[there], vector, dots[gone]])
         elements = pa.concat_arrays(
             [
                 self._elements.keys(self._element[there]),
@@ -175,7 +171,7 @@ class OrRows:
             ]
         )
         kinds = np.repeat([Dots.THERE, Dots.SEEN, Dots.GONE], [len(there), len(codes), len(gone)])
-        return self._batch(elements, np.concatenate(packed), kinds)
+        return self._batch(elements, packed, kinds)
 
     def to_bytes(self) -> bytes:
         """Return the rows in order, equal bytes for equal sets."""
@@ -243,29 +239,27 @@ class OrRows:
             raise ValueError(f"{_KIND}: {error}") from None
         return codes << _COUNTER_BITS | counters, said, numbers
 
-    def _covered(self, given: I64, before: int) -> Flags:
-        """Return which of the first rows lie within a vector."""
-        found = np.zeros(len(self._dots), np.bool_)
-        packed = self._packed[:before]
-        found[:before] = (packed & _MOST_COUNTER) <= given[packed >> _COUNTER_BITS]
-        return found
+    @property
+    def _packed(self) -> I64:
+        """The dot of each row."""
+        packed: I64 = self._dots.keys().to_numpy()
+        return packed
 
     def _grow(self, count: int) -> None:
-        if count > len(self._packed):
-            size = max(count, 2 * len(self._packed), 1024)
-            self._packed = _longer(self._packed, size, 0)
+        if count > len(self._element):
+            size = max(count, 2 * len(self._element), 1024)
             self._element = _longer(self._element, size, -1)
             self._there = _longer(self._there, size, 0)
 
     def _advance(self, fresh: I64) -> None:
         """Let the vector take in the dots that follow it without a gap."""
-        rows = np.concatenate([self._beyond, fresh])
+        rows, packed = np.concatenate([self._beyond, fresh]), self._packed
         # Dots mostly come in order; what is left over then goes once more, sorted.
         for _ in range(2):
             left = np.empty(len(rows), np.int64)
-            count = _take_in(self._packed[rows], self._vector, left)
+            count = _take_in(packed[rows], self._vector, left)
             rows = rows[left[:count]]
-            rows = rows[np.argsort(self._packed[rows])]
+            rows = rows[np.argsort(packed[rows])]
         self._beyond = rows
 
     def _changes(self, came: I64, went: I64) -> pa.RecordBatch:
@@ -300,11 +294,11 @@ class OrRows:
         renamed = np.full(len(self._elements) + 1, -1, np.int64)
         renamed[used] = names.rows(self._elements.keys(used))
         self._elements = names
-        self._packed, self._there = self._packed[kept], self._there[kept]
+        dots = KeyIndex(pa.int64())
+        dots.rows(pa.array(self._packed[kept]))
+        self._dots, self._there = dots, self._there[kept]
         self._element = renamed[elements]
         self._beyond = np.flatnonzero(beyond[kept])
-        self._dots = KeyIndex(pa.int64())
-        self._dots.rows(pa.array(self._packed))
 
 
 def _longer(array: npt.NDArray[S], size: int, fill: int) -> npt.NDArray[S]:
@@ -313,6 +307,38 @@ def _longer(array: npt.NDArray[S], size: int, fill: int) -> npt.NDArray[S]:
     made = np.full(size, fill, array.dtype)
     made[: len(array)] = array
     return made
+
+
+@compiled
+def _mark_covered(packed: I64, given: I64, marks: npt.NDArray[np.uint8]) -> None:
+    """Mark dots that the sender knows."""
+    for row in range(packed.size):
+        if packed[row] & _MOST_COUNTER <= given[packed[row] >> _COUNTER_BITS]:
+            marks[row] |= _LEFT
+
+
+@compiled
+def _mark(
+    rows: I64,
+    packed: I64,
+    said: npt.NDArray[np.uint8],
+    elements: I64,
+    before: int,
+    vector: I64,
+    own_elements: I64,
+    marks: npt.NDArray[np.uint8],
+) -> None:
+    """Mark what a batch says of its dots; what a dot stands for is noted once."""
+    for i in range(rows.size):
+        row = rows[i]
+        if said[i] != _THERE:
+            marks[row] |= _LEFT
+            continue
+        marks[row] |= _STAYS
+        if row >= before:
+            own_elements[row] = elements[i]
+            if packed[i] & _MOST_COUNTER > vector[packed[i] >> _COUNTER_BITS]:
+                marks[row] |= _NEW
 
 
 @compiled
