@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup market telemetry telemetry-tree replica test lint format bench soak mutants browser clean
+.PHONY: help setup market telemetry telemetry-tree replica test lint format bench soak mutants browser nftables clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ mutants: $(READY) ## Put deliberate bugs into the agreement protocol, one by one
 
 browser: ## Install Chromium, without which the browser tests skip (Debian, as root)
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+
+nftables: ## Install nftables, without which links are not measured over a lossy kernel (Debian, as root)
+	@command -v nft >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nftables; }
 
 clean: ## Remove the virtual environment, caches and runs
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,11 +8,10 @@ the sink of the other, through `QuicSink` with its spool on disk and `QuicSource
 - latency: 100-byte frames, one every 3 ms, one way; for plain aioquic also there and back.
 - rate: 100-byte frames as fast as they go, until the last has arrived.
 - bulk: Arrow record batches of 1 MiB, encoded and decoded, until the last has arrived.
-- loss: ours again through a UDP relay that drops datagrams, each way: latency, and the rate of
-  a short run (the relay costs time too, and Reno gives way to every loss). Frames keep coming every
-  3 ms, so that later packets soon tell of a lost one; a caller that waits for each answer waits
-  for timers instead (plain aioquic's echo at 30 %: p99 of seconds). TCP would need the kernel
-  to drop packets (``tc netem`` in a network namespace of its own); where it cannot, that is said.
+- loss: all three again, with fewer frames, over a loopback whose kernel drops packets each way
+  (`benchmarks.lossy_loopback`). Frames come every 3 ms whether or not the last has arrived, so
+  that later packets soon tell of a lost one; HTTP, which waits for each answer, waits for timers.
+  Where this machine cannot drop packets, ours alone is measured, through a UDP relay that does.
 
 Processes are not pinned, and small frames depend on where the scheduler puts the ends: with both
 on one of two cores, HTTP, which waits for each answer, did 13,000 to 19,000 frames/s instead of
@@ -25,8 +24,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -39,6 +36,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from benchmarks import lossy_loopback
 from benchmarks.json_process import JsonProcess, ProcessFailed
 from benchmarks.link_ends import ROWS, Job, Result
 from connectors.quic.certificates import make_authority, make_node
@@ -48,7 +46,7 @@ GAP = 0.003
 LOSSES = (0.01, 0.1, 0.3)
 ADDED, LARGE, SMALL = 0.3, 60.0, 6.0
 """The aims: ms added to aioquic's round trip, MB/s with datagrams of 16,000 and 1,200 bytes."""
-_PATIENCE = 90.0
+_PATIENCE = 60.0
 
 Side = tuple[str, int]
 """A transport and its largest datagram."""
@@ -76,9 +74,9 @@ class Figures:
     trip50: list[float] = field(default_factory=list)
     trip99: list[float] = field(default_factory=list)
     rate: list[float] = field(default_factory=list)
-    """Frames, or 1e6 bytes, per second."""
-    lost: list[float] = field(default_factory=list)
-    """Which part of the datagrams the relay really dropped."""
+    """Frames per second."""
+    bulk: list[float] = field(default_factory=list)
+    """1e6 bytes of Arrow batches per second."""
 
 
 class Bench:
@@ -125,32 +123,30 @@ class Bench:
         self.equal = self.equal and result.in_order
         return result
 
-    def latency(self, figures: Figures, side: Side, count: int, loss: float | None = None) -> None:
-        """Measure latencies in milliseconds."""
-        result = self.transfer(side, count=count, gap=GAP, loss=loss)
-        if loss is not None:
-            figures.lost.append(self.lost)
-        for values, p50, p99 in (
-            (result.latencies, figures.p50, figures.p99),
-            (result.round_trips, figures.trip50, figures.trip99),
-        ):
-            if values:
-                p50.append(float(np.percentile(values, 50)) / 1e3)
-                p99.append(float(np.percentile(values, 99)) / 1e3)
-
-    def rate(
-        self,
-        figures: Figures,
-        side: Side,
-        count: int,
-        *,
-        large: bool = False,
-        loss: float | None = None,
+    def measure(
+        self, what: str, figures: Figures, side: Side, count: int, loss: float | None = None
     ) -> None:
-        """Measure frames a second, or megabytes a second of large ones."""
-        result = self.transfer(side, count=count, large=large, loss=loss)
+        """Measure ``latency`` in milliseconds, ``rate`` or ``bulk``, and note it in `figures`."""
+        result = self.transfer(
+            side,
+            count=count,
+            gap=GAP if what == "latency" else 0.0,
+            large=what == "bulk",
+            loss=loss,
+        )
         frames = count / ((result.last - result.begin) / 1e9)
-        figures.rate.append(frames * ROWS * 8 / 1e6 if large else frames)
+        if what == "rate":
+            figures.rate.append(frames)
+        elif what == "bulk":
+            figures.bulk.append(frames * ROWS * 8 / 1e6)
+        else:
+            for values, p50, p99 in (
+                (result.latencies, figures.p50, figures.p99),
+                (result.round_trips, figures.trip50, figures.trip99),
+            ):
+                if values:
+                    p50.append(float(np.percentile(values, 50)) / 1e3)
+                    p99.append(float(np.percentile(values, 99)) / 1e3)
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -187,29 +183,71 @@ BULK: dict[Side, int] = {
     ("tcp", 0): 128,
     ("http", 0): 128,
 }
+UNDER_LOSS = {"latency": 300, "rate": 2000, "bulk": 4}
+"""How often each is done where packets are lost."""
 Table = dict[Side, Figures]
 
 
-def measure(
-    bench: Bench, rounds: int, scale: float
-) -> tuple[Table, Table, Table, dict[str, Table]]:
+def measure(bench: Bench, rounds: int, scale: float) -> Table:
     """Run every transport in turn, `rounds` times."""
-    latency, rate, bulk = (defaultdict[Side, Figures](Figures) for _ in range(3))
-    lossy: dict[str, Table] = {}
+    table = defaultdict[Side, Figures](Figures)
     for _ in range(rounds):
         for side in LATENCY:
-            bench.latency(latency[side], side, int(500 * scale))
+            bench.measure("latency", table[side], side, int(500 * scale))
         for side, count in RATE.items():
-            bench.rate(rate[side], side, int(count * scale))
+            bench.measure("rate", table[side], side, int(count * scale))
         for side, count in BULK.items():
-            bench.rate(bulk[side], side, max(4, int(count * scale)), large=True)
-    for loss in LOSSES:
-        table = lossy[f"{loss:.0%}"] = defaultdict(Figures)
-        for _ in range(min(2, rounds)):
-            for side in LATENCY[:1]:
-                bench.latency(table[side], side, int(300 * scale), loss)
-                bench.rate(table[side], side, int(2000 * scale), loss=loss)
-    return latency, rate, bulk, lossy
+            bench.measure("bulk", table[side], side, max(4, int(count * scale)))
+    return table
+
+
+class UnderLoss(msgspec.Struct, kw_only=True):
+    """What was measured while packets were lost.
+
+    Args:
+        lost: Which part of them really was, each way.
+        table: Figures by the name of a side.
+        failed: Sides that did not finish something in a minute: what, and how it ended.
+        reason: Why only ours was measured, and through a relay; empty if all were.
+    """
+
+    lost: float
+    table: dict[str, Figures]
+    failed: dict[str, str] = {}
+    reason: str = ""
+
+
+def under_loss(scale: float) -> UnderLoss:
+    """Measure every transport over this process' lossy loopback."""
+    found = UnderLoss(lost=0.0, table={})
+    steps = [(side, what, count) for side in LATENCY for what, count in UNDER_LOSS.items()]
+    while steps:
+        with ExitStack() as stack:
+            bench = _ends(stack)
+            while steps:
+                side, what, count = steps.pop(0)
+                figures = found.table.setdefault(_name(side), Figures())
+                try:
+                    bench.measure(what, figures, side, max(1, int(count * scale)))
+                except ProcessFailed as error:
+                    found.failed[f"{_name(side)}, {what}"] = str(error)
+                    break  # and go on with new ends
+    found.lost = lossy_loopback.lost()
+    return found
+
+
+def at_loss(bench: Bench, loss: float, scale: float) -> UnderLoss:
+    """Measure every transport where the kernel drops packets; or ours, where a relay does."""
+    patience = 2 * _PATIENCE * len(LATENCY) * len(UNDER_LOSS)
+    arguments = ["--under-loss", str(scale)]
+    try:
+        said = lossy_loopback.run("benchmarks.quic_link", arguments, loss=loss, patience=patience)
+    except lossy_loopback.CannotLose as error:
+        side, figures = LATENCY[0], Figures()
+        for what in ("rate", "latency"):
+            bench.measure(what, figures, side, int(UNDER_LOSS[what] * scale), loss)
+        return UnderLoss(lost=bench.lost, table={_name(side): figures}, reason=str(error))
+    return msgspec.json.decode(said.splitlines()[-1], type=UnderLoss)
 
 
 def _ends(stack: ExitStack) -> Bench:
@@ -217,54 +255,25 @@ def _ends(stack: ExitStack) -> Bench:
     return Bench(stack.enter_context(_End("sink")), stack.enter_context(_End("source")), directory)
 
 
-def tcp_alone(count: int) -> None:
-    """Measure TCP's latency in a namespace whose loopback loses packets; print it as JSON."""
-    with ExitStack() as stack:
-        figures = Figures()
-        _ends(stack).latency(figures, ("tcp", 0), count)
-        print(json.dumps({"p50": figures.p50, "p99": figures.p99}))
-
-
-def tcp_under_loss(loss: float, count: int) -> Figures | str:
-    """Measure TCP in a network namespace that loses packets, or say why that cannot be."""
-    script = (
-        f"ip link set lo up && tc qdisc add dev lo root netem loss {loss:.0%} && "
-        f'exec "$0" -m benchmarks.quic_link --tcp-alone {count}'
-    )
-    try:
-        ran = subprocess.run(
-            ["unshare", "--net", "sh", "-c", script, sys.executable],
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            cwd=Path(__file__).parents[1],
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    if ran.returncode:
-        return ran.stderr.strip().splitlines()[-1] if ran.stderr.strip() else "no reason given"
-    return Figures(**json.loads(ran.stdout.splitlines()[-1]))
-
-
-def _print_latency(title: str, table: Table) -> None:
-    print(f"\n{title}\n| transport | p50 ms | p99 ms | round trip p50 ms | p99 ms |")
+def _print_latency(table: dict[str, Figures]) -> None:
+    print("| transport | p50 ms | p99 ms | round trip p50 ms | p99 ms |")
     print("| --- | --- | --- | --- | --- |")
     for side, at in table.items():
-        columns = (spread(values, 2) for values in (at.p50, at.p99, at.trip50, at.trip99))
-        print(f"| {_name(side)} | {' | '.join(columns)} |")
+        if at.p50:
+            columns = (spread(values, 2) for values in (at.p50, at.p99, at.trip50, at.trip99))
+            print(f"| {side} | {' | '.join(columns)} |")
 
 
-def _print_rate(title: str, table: Table, digits: int) -> None:
-    best = max(table, key=lambda side: statistics.median(table[side].rate))
-    print(f"\n{title}\n| transport | median (least..most) |\n| --- | --- |")
+def _print_rates(table: dict[str, Figures]) -> None:
+    print("\n| transport | frames of 100 bytes a second | Arrow batches of 1 MiB, MB/s |")
+    print("| --- | --- | --- |")
     for side, at in table.items():
-        note = " fastest" if side == best else ""
-        print(f"| {_name(side)} | {spread(at.rate, digits)}{note} |")
+        print(f"| {side} | {spread(at.rate, 0)} | {spread(at.bulk, 1)} |")
 
 
-def _json(table: Table) -> dict[str, dict[str, list[float]]]:
+def _json(table: dict[str, Figures]) -> dict[str, dict[str, list[float]]]:
     return {
-        _name(side): {
+        side: {
             name: [round(value, 4) for value in values]
             for name in Figures.__slots__
             if (values := getattr(at, name))
@@ -281,43 +290,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run everything and report."""
     parser = argparse.ArgumentParser(prog="benchmarks.quic_link", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round")
-    parser.add_argument("--tcp-alone", type=int, metavar="COUNT", help=argparse.SUPPRESS)
+    parser.add_argument("--under-loss", type=float, metavar="SCALE", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
-    if chosen.tcp_alone:
-        tcp_alone(chosen.tcp_alone)
+    if chosen.under_loss:
+        print(msgspec.json.encode(under_loss(chosen.under_loss)).decode())
         return
     rounds, scale = (1, 0.2) if chosen.quick else (3, 1.0)
     begin = time.monotonic()
     load = os.getloadavg()[0]
     with ExitStack() as stack:
         bench = _ends(stack)
-        latency, rate, bulk, lossy = measure(bench, rounds, scale)
-    reasons: dict[str, str] = {}
-    for loss in LOSSES:
-        found = tcp_under_loss(loss, int(300 * scale))
-        if isinstance(found, str):
-            reasons[f"{loss:.0%}"] = found
-        else:
-            lossy[f"{loss:.0%}"]["tcp", 0] = found
+        sides = measure(bench, rounds, scale)
+        lossy = {f"{loss:.0%}": at_loss(bench, loss, scale) for loss in LOSSES}
+    table = {_name(side): figures for side, figures in sides.items()}
 
     print(f"{rounds} rounds, {os.cpu_count()} cores, load {load:.1f} at the start")
-    _print_latency("One way, 100 bytes every 3 ms", latency)
-    _print_rate("Frames of 100 bytes a second", rate, 0)
-    _print_rate("Arrow batches of 1 MiB, MB/s", bulk, 1)
-    for chance, table in lossy.items():
-        _print_latency(f"One way at {chance} loss", table)
-        dropped = table["braidflow", 1200].lost
-        print(f"The relay dropped {', '.join(f'{part:.1%}' for part in dropped)} of the datagrams.")
-        print(f"Frames of 100 bytes a second: {spread(table['braidflow', 1200].rate, 0)}")
-        if chance in reasons:
-            print(f"tcp, http: no packet can be lost under them without netem: {reasons[chance]}")
-        else:
-            print("http was not measured at loss.")
+    print("\nOne way, 100 bytes every 3 ms")
+    _print_latency(table)
+    _print_rates(table)
+    for chance, found in lossy.items():
+        print(f"\nAt {chance} loss, {found.lost:.1%} really; one way, 100 bytes every 3 ms")
+        _print_latency(found.table)
+        _print_rates(found.table)
+        for what, how in found.failed.items():
+            print(f"{what}: {how}")
+        if found.reason:
+            print(f"the others: the kernel cannot be made to lose packets here: {found.reason}")
 
-    ours, plain = latency["braidflow", 1200], latency["aioquic", 1200]
+    ours, plain = sides["braidflow", 1200], sides["aioquic", 1200]
     one_way, trip = statistics.median(ours.p50), statistics.median(plain.trip50)
     plain_one_way = statistics.median(plain.p50)
-    at_16000, at_1200 = (statistics.median(bulk["braidflow", size].rate) for size in (16_000, 1200))
+    at_16000, at_1200 = (
+        statistics.median(sides["braidflow", size].bulk) for size in (16_000, 1200)
+    )
     print(
         f"\nOurs one way {one_way:.2f} ms, plain aioquic one way {plain_one_way:.2f} ms and "
         f"there and back {trip:.2f} ms (aim: at most {ADDED} ms added)\n"
@@ -341,11 +346,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "mb_s_1200": at_1200,
         "target": {"added_ms": ADDED, "mb_s_16000": LARGE, "mb_s_1200": SMALL},
         "load": load,
-        "latency_ms": _json(latency),
-        "frames_s": _json(rate),
-        "bulk_mb_s": _json(bulk),
-        "loss_latency_ms": {chance: _json(table) for chance, table in lossy.items()},
-        "tcp_under_loss": reasons or "measured",
+        "figures": _json(table),
+        "under_loss": {
+            chance: {
+                "lost": found.lost,
+                "figures": _json(found.table),
+                "failed": found.failed,
+                "reason": found.reason,
+            }
+            for chance, found in lossy.items()
+        },
     }
     print(json.dumps(line))
 

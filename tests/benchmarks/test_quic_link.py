@@ -4,9 +4,10 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from benchmarks import link_ends, quic_link
+from benchmarks import link_ends, lossy_loopback, quic_link
 from benchmarks.json_process import ProcessFailed
 from benchmarks.link_ends import Arrivals, Job
+from benchmarks.lossy_loopback import CannotLose
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,16 @@ def test_a_lossy_relay_stands_between(bench):
     assert 0.02 < bench.lost < 0.5
 
 
+def test_every_transport_is_measured_where_the_kernel_loses_packets(bench):
+    found = quic_link.at_loss(bench, 0.01, 0.01)
+    if found.reason:
+        pytest.skip(f"`make nftables` as root lets it run: {found.reason}")
+    assert not found.failed
+    assert {name: len(figures.bulk) for name, figures in found.table.items()} == dict.fromkeys(
+        ("braidflow 1200", "aioquic 1200", "tcp", "http"), 1
+    )
+
+
 def test_an_end_that_fails_says_why(bench):
     with pytest.raises(ProcessFailed, match="KeyError"):
         bench.transfer(("pigeon", 0), count=1)
@@ -55,9 +66,17 @@ def test_the_last_line_is_json(monkeypatch, capsys):
     monkeypatch.setattr(quic_link, "BULK", bulk)
     monkeypatch.setattr(quic_link, "LATENCY", quic_link.LATENCY[:2])
     monkeypatch.setattr(quic_link, "LOSSES", (0.01,))
+
+    def cannot(*_: object, **__: object) -> str:
+        raise CannotLose("no nft")
+
+    monkeypatch.setattr(lossy_loopback, "run", cannot)
     quic_link.main(["--quick"])
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["name"] == "quic_link"
     assert line["equal"] is True
     assert line["added_to_round_trip_ms"] == pytest.approx(line["ours"] - line["theirs"])
+    [found] = line["under_loss"].values()
+    assert found["reason"] == "no nft"
+    assert list(found["figures"]) == ["braidflow 1200"]
     assert link_ends.ROWS * 8 == 1 << 20
