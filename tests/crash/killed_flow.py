@@ -14,7 +14,7 @@ def run_until_done(place: Path, flow: str, kill_at: list[int]) -> int:
     """Run a script; return how often it was killed.
 
     It finds its directory in PLACE, a recovery store in PLACE/recovery, and in KILL_AT the numbers
-    of the items at which it is to kill itself, once at each.
+    of the items at which it is to kill itself, once at each: `tests.crash.killing` does that.
     """
     (place / "recovery").mkdir(parents=True)
     init_db_dir(place / "recovery", 1)

@@ -4,24 +4,16 @@ from pathlib import Path
 
 from tests.crash.killed_flow import run_until_done
 
-# Kills its own process, once at each of the item numbers in KILL_AT; writes the changes it emits.
+# Writes the changes it emits.
 FLOW = """
-import os, random, signal
-from datetime import timedelta
-from pathlib import Path
+import random
 import bytewax.operators as op
 import pyarrow as pa
 from bytewax.dataflow import Dataflow
-from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from bytewax.recovery import RecoveryConfig
-from bytewax.testing import run_main
-from connectors.files import NdjsonSink
-from connectors.marks import output
 from operators.crdt import crdt_merge
 from state.rows import lww_schema, or_schema
+from tests.crash.killing import Items, keep, run
 
-PLACE = Path(os.environ["PLACE"])
-POINTS = [int(p) for p in os.environ["KILL_AT"].split(",") if p]
 TEXT = pa.string()
 
 def writes(at):
@@ -43,29 +35,6 @@ def dots(at):
         rows.append({"element": f"e{gone % 7}", "replica": f"r{who}", "counter": gone, "dots": 2})
     return pa.RecordBatch.from_pylist(rows, schema=or_schema(TEXT))
 
-class Part(StatefulSourcePartition):
-    def __init__(self, at):
-        self.at = at
-    def next_batch(self):
-        if self.at == 60:
-            raise StopIteration
-        done = PLACE / "killed"
-        killed = done.read_text().split() if done.exists() else []
-        if self.at in POINTS and str(self.at) not in killed:
-            with done.open("a") as file:
-                file.write(f"{self.at} ")
-            os.kill(os.getpid(), signal.SIGKILL)
-        self.at += 1
-        return [self.at - 1]
-    def snapshot(self):
-        return self.at
-
-class Numbers(FixedPartitionedSource):
-    def list_parts(self):
-        return ["numbers"]
-    def build_part(self, step_id, for_part, resume_state):
-        return Part(resume_state or 0)
-
 LINES = pa.schema([pa.field("shard", TEXT), pa.field("row", TEXT)])
 
 def told(name, changes):
@@ -74,15 +43,13 @@ def told(name, changes):
         rows = [str(row) for row in batch.to_pylist()]
         return "run", pa.record_batch({"shard": pa.array([shard] * len(rows), TEXT),
                                        "row": pa.array(rows, TEXT)})
-    output(name + "_file", op.map(name + "_lines", changes, lines),
-           NdjsonSink(PLACE / f"{name}.ndjson", LINES))
+    keep(name, op.map(name + "_lines", changes, lines), LINES)
 
 flow = Dataflow("flow")
-numbers = op.input("in", flow, Numbers())
+numbers = op.input("in", flow, Items(60, lambda at: at))
 told("map", crdt_merge("map", op.map("writes", numbers, writes), "lww-map", shards=4))
 told("set", crdt_merge("set", op.map("dots", numbers, dots), "or-set"))
-recovery = RecoveryConfig(PLACE / "recovery", backup_interval=timedelta(0))
-run_main(flow, epoch_interval=timedelta(0), recovery_config=recovery)
+run(flow)
 """
 
 

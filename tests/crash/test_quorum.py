@@ -4,25 +4,18 @@ from pathlib import Path
 
 from tests.crash.killed_flow import run_until_done
 
-# Kills its own process, once at each of the item numbers in KILL_AT; writes the outcomes it has.
+# Writes the outcomes it has.
 FLOW = """
-import os, random, signal
+import random
 from datetime import timedelta
-from pathlib import Path
 import bytewax.operators as op
 import pyarrow as pa
 from bytewax.dataflow import Dataflow
-from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from bytewax.recovery import RecoveryConfig
-from bytewax.testing import run_main
-from connectors.files import NdjsonSink
-from connectors.marks import output
 from operators.quorum import quorum_vote
 from state.identity import PrivateIdentity, Roster, TrustStore, approve
 from state.quorum import ABSTAIN, QuorumCertificate, Succession, cast
+from tests.crash.killing import Items, keep, run
 
-PLACE = Path(os.environ["PLACE"])
-POINTS = [int(p) for p in os.environ["KILL_AT"].split(",") if p]
 VOTERS = [PrivateIdentity.generate(f"n{i}", bytes([i] * 32)) for i in range(5)]
 FIRST = Roster("demo", 1, tuple(v.public for v in VOTERS[:4]))
 SECOND = Roster("demo", 2, tuple(v.public for v in VOTERS[1:]))
@@ -51,29 +44,9 @@ ITEMS = [
     *votes(SECOND, VOTERS[1:], 2),
 ]
 
-class Part(StatefulSourcePartition):
-    def __init__(self, at):
-        self.at = at
-    def next_batch(self):
-        if self.at == len(ITEMS):
-            raise StopIteration
-        done = PLACE / "killed"
-        killed = done.read_text().split() if done.exists() else []
-        if self.at in POINTS and str(self.at) not in killed:
-            with done.open("a") as file:
-                file.write(f"{self.at} ")
-            os.kill(os.getpid(), signal.SIGKILL)
-        self.at += 1
-        NOW[0] = self.at / 10
-        return [ITEMS[self.at - 1]]
-    def snapshot(self):
-        return self.at
-
-class Ballots(FixedPartitionedSource):
-    def list_parts(self):
-        return ["ballots"]
-    def build_part(self, step_id, for_part, resume_state):
-        return Part(resume_state or 0)
+def item(at):
+    NOW[0] = (at + 1) / 10
+    return ITEMS[at]
 
 SCHEMA = pa.schema([("subject", pa.string()), ("outcome", pa.string())])
 def table(name, item):
@@ -82,16 +55,15 @@ def table(name, item):
     return name, pa.RecordBatch.from_pylist([row], schema=SCHEMA)
 
 flow = Dataflow("flow")
-up = op.input("in", flow, Ballots())
+up = op.input("in", flow, Items(len(ITEMS), item))
 out = quorum_vote(
     "votes", up, 4, 1, trust=TrustStore(FIRST), patience=timedelta(seconds=6), shards=3,
     clock=lambda: NOW[0],
 )
 for name in ("decisions", "undecided", "evidence", "rejected"):
     rows = op.map(name, getattr(out, name), lambda item, name=name: table(name, item))
-    output(name + "_file", rows, NdjsonSink(PLACE / f"{name}.ndjson", SCHEMA))
-recovery = RecoveryConfig(PLACE / "recovery", backup_interval=timedelta(0))
-run_main(flow, epoch_interval=timedelta(0), recovery_config=recovery)
+    keep(name, rows, SCHEMA)
+run(flow)
 """
 TABLES = ["decisions", "undecided", "evidence", "rejected"]
 
