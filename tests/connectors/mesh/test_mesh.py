@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,6 +53,18 @@ async def started(meshes: list[Mesh], got: Got) -> None:
         for other in meshes:
             if other is not mesh:
                 mesh.learn(other.name, other.address)
+
+
+@asynccontextmanager
+async def two(keys: Path) -> AsyncIterator[tuple[QuicMesh, QuicMesh, Got]]:
+    """a and b, and what they got: a first word of a."""
+    got: Got = []
+    a, b = quic(keys, "a"), quic(keys, "b")
+    await started([a, b], got)
+    a.send("b", b"1")
+    await until(lambda: len(got) == 1)
+    yield a, b, got
+    await asyncio.gather(a.stop(), b.stop())
 
 
 async def until(ready: Callable[[], bool], seconds: float = 10) -> None:
@@ -189,19 +202,14 @@ def test_links_tell_late_what_has_come(keys: Path) -> None:
     """The name is aioquic's own: a release that has another would answer each datagram again."""
 
     async def test() -> None:
-        got: Got = []
-        a, b = quic(keys, "a"), quic(keys, "b")
-        await started([a, b], got)
-        a.send("b", b"hello")
-        await until(lambda: len(got) == 1)
-        for mesh in (a, b):
-            (link,) = mesh._links
-            assert link._quic._ack_delay == 0.015
-        await asyncio.gather(a.stop(), b.stop())
-        fresh = QuicConnection(
-            configuration=a.identity.client_configuration(server_name="b", alpn="x")
-        )
-        assert fresh._ack_delay == 0.001
+        async with two(keys) as (a, b, _):
+            for mesh in (a, b):
+                (link,) = mesh._links
+                assert link._quic._ack_delay == 0.015
+            fresh = QuicConnection(
+                configuration=a.identity.client_configuration(server_name="b", alpn="x")
+            )
+            assert fresh._ack_delay == 0.001
 
     run(test())
 
@@ -225,21 +233,16 @@ def test_much_that_comes_is_acknowledged_at_once(
 
 def test_what_is_said_takes_along_what_is_to_be_acknowledged_soon(keys: Path) -> None:
     async def test() -> None:
-        got: Got = []
-        a, b = quic(keys, "a"), quic(keys, "b")
-        await started([a, b], got)
-        a.send("b", b"hello")
-        await until(lambda: len(got) == 1)
-        (link,) = b._links
-        space = link._quic._spaces[Epoch.ONE_RTT]
-        for soon, left in ((0.004, False), (3600.0, True)):
-            space.ack_at = asyncio.get_running_loop().time() + soon
-            sent = link._quic._packet_number
-            b.send("a", b"hello", reliable=False)
-            await asyncio.sleep(0)
-            assert link._quic._packet_number > sent
-            assert (space.ack_at is not None) == left
-        await asyncio.gather(a.stop(), b.stop())
+        async with two(keys) as (_, b, _):
+            (link,) = b._links
+            space = link._quic._spaces[Epoch.ONE_RTT]
+            for soon, left in ((0.004, False), (3600.0, True)):
+                space.ack_at = asyncio.get_running_loop().time() + soon
+                sent = link._quic._packet_number
+                b.send("a", b"hello", reliable=False)
+                await asyncio.sleep(0)
+                assert link._quic._packet_number > sent
+                assert (space.ack_at is not None) == left
 
     run(test())
 
@@ -313,61 +316,45 @@ def test_who_says_nothing_after_the_first_packet_was_not_refused(keys: Path) -> 
 
 def test_a_transport_error_is_told_apart_from_ours(keys: Path) -> None:
     async def test() -> None:
-        got: Got = []
-        a, b = quic(keys, "a"), quic(keys, "b")
-        await started([a, b], got)
-        a.send("b", b"1")
-        await until(lambda: len(got) == 1)
-        (link,), (other,) = a._links, b._links
-        link._quic.close(
-            error_code=QuicErrorCode.STREAM_LIMIT_ERROR,
-            frame_type=QuicFrameType.STREAM_BASE,
-            reason_phrase="too many",
-        )
-        link.transmit()
-        await until(lambda: other.ended is not None)
-        assert other.ended == (Code.LOST, "too many")
-        await asyncio.gather(a.stop(), b.stop())
+        async with two(keys) as (a, b, _):
+            (link,), (other,) = a._links, b._links
+            link._quic.close(
+                error_code=QuicErrorCode.STREAM_LIMIT_ERROR,
+                frame_type=QuicFrameType.STREAM_BASE,
+                reason_phrase="too many",
+            )
+            link.transmit()
+            await until(lambda: other.ended is not None)
+            assert other.ended == (Code.LOST, "too many")
 
     run(test())
 
 
 def test_a_second_connection_is_used_when_the_first_is_lost_meanwhile(keys: Path) -> None:
     async def test() -> None:
-        got: Got = []
-        a, b = quic(keys, "a"), quic(keys, "b")
-        await started([a, b], got)
-        a.send("b", b"1")
-        await until(lambda: len(got) == 1)
-        ups: list[str] = []
-        a.on_up = ups.append
-        (first,) = a._links
-        b.peer("a").link = None  # as if it had forgotten: it dials a, whose own one is the better
-        b.send("a", b"2")
-        await until(lambda: len(a._links) == 2)
-        (second,) = a._links - {first}
-        await until(lambda: second.peer is not None)
-        first.end(Code.DONE, "lost")
-        await until(lambda: a.peer("b").link is second)
-        assert ups == ["b"]
-        await asyncio.gather(a.stop(), b.stop())
+        async with two(keys) as (a, b, _):
+            ups: list[str] = []
+            a.on_up = ups.append
+            (first,) = a._links
+            b.peer("a").link = None  # it has forgotten, and dials a, whose own link is the better
+            b.send("a", b"2")
+            await until(lambda: len(a._links) == 2)
+            (second,) = a._links - {first}
+            await until(lambda: second.peer is not None)
+            first.end(Code.DONE, "lost")
+            await until(lambda: a.peer("b").link is second)
+            assert ups == ["b"]
 
     run(test())
 
 
 def test_a_slow_peer_is_not_waited_for(keys: Path) -> None:
     async def test() -> None:
-        got: Got = []
-        a, b = quic(keys, "a"), quic(keys, "b")
-        await started([a, b], got)
-        a.send("b", b"")
-        await until(lambda: len(got) == 1)
-        for _ in range(100):  # in one turn of the loop: nothing can leave meanwhile
-            a.send("b", bytes(1 << 17))
-        assert 80 < a.counts.dropped < 100
-        await until(lambda: len(got) == 101 - a.counts.dropped)
-        await a.stop()
-        await b.stop()
+        async with two(keys) as (a, _, got):
+            for _ in range(100):  # in one turn of the loop: nothing can leave meanwhile
+                a.send("b", bytes(1 << 17))
+            assert 80 < a.counts.dropped < 100
+            await until(lambda: len(got) == 101 - a.counts.dropped)
 
     run(test())
 
@@ -421,20 +408,14 @@ def test_who_dials_says_where_it_listens(keys: Path) -> None:
 @pytest.mark.parametrize("stream", [2, 6, 0])
 def test_bytes_that_are_no_messages_end_the_connection(keys: Path, stream: int) -> None:
     async def test() -> None:
-        got: Got = []
-        a, b = quic(keys, "a"), quic(keys, "b")
-        await started([a, b], got)
-        a.send("b", b"1")
-        await until(lambda: len(got) == 1)
-        (link,) = a._links
-        link._quic.send_stream_data(stream, b"\xff" * 10)
-        link.transmit()
-        await until(lambda: not a.connected() and not b.connected())
-        assert link.ended is not None
-        a.send("b", b"2")
-        await until(lambda: len(got) == 2)
-        await a.stop()
-        await b.stop()
+        async with two(keys) as (a, b, got):
+            (link,) = a._links
+            link._quic.send_stream_data(stream, b"\xff" * 10)
+            link.transmit()
+            await until(lambda: not a.connected() and not b.connected())
+            assert link.ended is not None
+            a.send("b", b"2")
+            await until(lambda: len(got) == 2)
 
     run(test())
 
