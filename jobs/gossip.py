@@ -30,6 +30,7 @@ from pathlib import Path
 from bytewax.dataflow import Dataflow
 
 from jobs.gossip_settings import GossipSettings
+from jobs.link_log import show_links
 from jobs.settings import fail, new_directory, one_line_errors
 
 
@@ -41,6 +42,8 @@ def flow() -> Dataflow:
         out = settings.out or new_directory("gossip")
         graph = _flow(settings, out)
         out.mkdir(parents=True, exist_ok=True)
+        if settings.name is not None:
+            show_links("gossip")
         return graph
     except (OSError, ValueError) as error:
         fail("gossip", error)

@@ -7,7 +7,8 @@ import sys
 
 from typing_extensions import override
 
-_LINKS = "braidflow.quic"
+_LINKS = "braidflow"
+"""Over `braidflow.quic` and `braidflow.mesh`."""
 _QUIET = 60.0
 """Seconds for which what was said is not said again: a link that fails is tried every second."""
 

@@ -40,6 +40,7 @@ from connectors import plugins
 from connectors.files import RunSink, output
 from connectors.market import LiveSource, PriceFileSource, ReplaySource, daily_prices
 from flows.market import MarketParameters, MarketStreams, market
+from jobs.link_log import show_links
 from jobs.market_run import TABLES, RunRecord, finish
 from jobs.market_settings import LIVE, MarketSettings
 from jobs.progress import RunProgress
@@ -50,8 +51,11 @@ def flow() -> Dataflow:
     """Build the job's dataflow from the settings in force, and make the directory for results."""
     one_line_errors("market")
     try:
-        graph, out = _from_settings()
+        settings = MarketSettings.load()
+        graph, out = _from_settings(settings)
         out.mkdir(parents=True, exist_ok=True)
+        if settings.gossip_name is not None:
+            show_links("market")
         return graph
     except (OSError, ValueError) as error:
         fail("market", error)
@@ -59,11 +63,10 @@ def flow() -> Dataflow:
 
 def drawn() -> Dataflow:
     """Build the same dataflow to look at it; nothing is written."""
-    return _from_settings()[0]
+    return _from_settings(MarketSettings.load())[0]
 
 
-def _from_settings() -> tuple[Dataflow, Path]:
-    settings = MarketSettings.load()
+def _from_settings(settings: MarketSettings) -> tuple[Dataflow, Path]:
     out = settings.out or new_directory("market")
     return _watched(settings, make_source(settings, out), out), out
 

@@ -130,7 +130,7 @@ class Peer:
             self._not_before = loop.time() + self._pause * random.uniform(0.5, 1.0)
             place = self._mesh.place(self._name)
             if place is None:
-                log.info("%s: nobody knows where it is", self._name)
+                log.debug("%s: nobody knows where it is", self._name)
             elif self.link is None:
                 await self._dial_once(*place)
         finally:
@@ -155,8 +155,9 @@ class Peer:
                 )
                 link.connect(place)
                 await link.settled.wait()
+            if link.peer is None and link.ended is not None:
+                log.warning("%s at %s:%d: %s", self._name, host, port, link.ended[1])
         except (OSError, TimeoutError, ValueError) as error:  # ValueError: a host that is no name
             link.end(Code.DONE, "no answer")
-            log.info(
-                "%s at %s:%d cannot be reached: %s", self._name, host, port, error or "timeout"
-            )
+            why = str(error) or "timeout"
+            log.info("%s at %s:%d cannot be reached: %s", self._name, host, port, why)

@@ -154,7 +154,8 @@ class Dialer:
                 welcomed = await self._connect_once()
             except (OSError, ValueError, TimeoutError) as error:
                 welcomed = False
-                log.info("%s:%d cannot be reached: %s", self.host, self.port, error or "timeout")
+                why = str(error) or "timeout"
+                log.info("%s:%d cannot be reached: %s", self.host, self.port, why)
             if welcomed:
                 pause = _FIRST_PAUSE
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))

@@ -160,6 +160,17 @@ def test_real_peers_over_quic(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "bob" / "run.json").read_text())["operations"] == 3
 
 
+def test_who_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    make_authority(keys)
+    make_node(keys, "ann")
+    nobody = f"127.0.0.1:{free_port()}"
+    ann = Peer("ann", free_port(), tmp_path / "ann", keys=keys, bootstrap=f"bob@{nobody}")
+    ann.until(f"gossip: bob at {nobody} cannot be reached: timeout")
+    ann.end()
+
+
 def test_a_killed_peer_comes_back_with_what_it_had(tmp_path: Path) -> None:
     """SIGKILL of the only one that has the edits; resumed, it tells a peer that came later."""
     (tmp_path / "recovery").mkdir()

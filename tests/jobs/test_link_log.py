@@ -12,11 +12,12 @@ LINKS = logging.getLogger("braidflow.quic")
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    before = LINKS.handlers[:], LINKS.level, LINKS.propagate
+    ours = logging.getLogger("braidflow")
+    before = ours.handlers[:], ours.level, ours.propagate
     aioquic = logging.getLogger("quic")
     level = aioquic.level
     yield
-    LINKS.handlers[:], LINKS.level, LINKS.propagate = before
+    ours.handlers[:], ours.level, ours.propagate = before
     aioquic.setLevel(level)
 
 
@@ -43,4 +44,8 @@ def test_what_is_only_of_interest_is_said_too(capsys: pytest.CaptureFixture[str]
     show_links("job")
     LINKS.info("%s has a new certificate", "leaf")
     LINKS.debug("nothing")
-    assert capsys.readouterr().err == "job: leaf has a new certificate\n"
+    logging.getLogger("braidflow.mesh").info("%s cannot be reached", "n1")
+    assert capsys.readouterr().err.splitlines() == [
+        "job: leaf has a new certificate",
+        "job: n1 cannot be reached",
+    ]

@@ -248,8 +248,9 @@ def test_what_is_said_takes_along_what_is_to_be_acknowledged_soon(keys: Path) ->
 
 
 def test_an_absent_peer_costs_only_its_messages(
-    keys: Path, monkeypatch: pytest.MonkeyPatch
+    keys: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "braidflow.mesh")
     monkeypatch.setattr("connectors.mesh.peer._HANDSHAKE", 0.3)
 
     async def test() -> None:
@@ -265,6 +266,7 @@ def test_an_absent_peer_costs_only_its_messages(
                 a.send("b", bytes(1 << 16))
             await until(lambda: a.counts.dropped == 101)
             assert sorted(set(downs)) == ["b", "nobody"]
+            assert f"b at {a.address_of('b')} cannot be reached: timeout" in caplog.text
             assert a.connected() == []
             await a.stop()
             a.send("b", b"late")
@@ -362,7 +364,7 @@ def test_a_slow_peer_is_not_waited_for(keys: Path) -> None:
 def test_strangers_are_refused(
     keys: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, "braidflow.quic")
+    caplog.set_level(logging.WARNING, "braidflow")
 
     async def test() -> None:
         got: Got = []
@@ -377,6 +379,8 @@ def test_strangers_are_refused(
         b.send("a", b"hello")
         await until(lambda: got == [("a", "b", b"hello")] and a.counts.refused >= 2)
         assert "peer at" in caplog.text
+        stranger = f"a at {a.address}: unable to get local issuer certificate"
+        await until(lambda: stranger in caplog.text)
         with pytest.raises(ValueError, match="'c' cannot use the certificate of 'a'"):
             QuicMesh("c", "127.0.0.1:0", identity=Identity.load(keys, "a"))
         for mesh in (a, b, c, forger):
