@@ -125,16 +125,19 @@ def _list() -> None:
 
 
 def _describe(job: str) -> None:
+    from jobs.settings import written
+
     module, name = _SETTINGS[job]
     settings: type[JobSettings] = getattr(importlib.import_module(module), name)
     command, _ = JOBS[job]
     print(f"{settings.__doc__}\n\n  run     {command}")
     print(f"  reads   {settings.reads}\n  writes  {settings.writes}")
     print(f"\nSettings (environment, or [{job}] in braidflow.toml):\n")
+    width = max(map(len, settings.model_fields))
     for setting, field in settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        shown = "" if default in (None, []) else f" (default {default})"
-        print(f"  {settings.prefix()}{setting.upper():<10} {field.description}{shown}")
+        shown = "" if default in (None, []) else f" (default {written(default)})"
+        print(f"  {settings.prefix()}{setting.upper():<{width}} {field.description}{shown}")
 
 
 def _show(job: str) -> None:

@@ -38,6 +38,21 @@ def _duration(value: Any) -> Any:
     return timedelta(seconds=float(match[1]) * _UNITS[match[2]]) if match else value
 
 
+def written(value: Any) -> str:
+    """Return a value as it is written in the environment.
+
+    >>> written(timedelta(days=1)), written(timedelta(milliseconds=1500)), written(["a", "b"])
+    ('1d', '1500ms', 'a,b')
+    """
+    if isinstance(value, timedelta):
+        units = reversed([(unit, timedelta(seconds=size)) for unit, size in _UNITS.items()])
+        return next(
+            (f"{value // size}{unit}" for unit, size in units if value and not value % size),
+            f"{value.total_seconds():g}s",
+        )
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _names(value: Any) -> Any:
     """Read `a, b, c`."""
     return [part.strip() for part in value.split(",") if part.strip()] if _is_text(value) else value

@@ -1,14 +1,17 @@
 """`python -m jobs`: what there is, with its settings, and its graph."""
 
+import re
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from jobs.__main__ import JOBS, main
 from jobs.market_settings import MarketSettings
-from jobs.settings import JobSettings
+from jobs.settings import Duration, JobSettings
 from jobs.telemetry_settings import TelemetrySettings
 
 
@@ -28,6 +31,12 @@ def test_a_job_is_described_with_all_its_settings(
         assert f"{settings.prefix()}{name.upper()} " in said
         assert field.description
         assert field.description in said
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, timedelta):
+            (shown,) = re.findall(rf"{re.escape(field.description)} \(default (.*)\)", said)
+            assert TypeAdapter(Duration).validate_python(shown) == default
+    starts = {len(m[0]) for m in re.finditer(rf"^  {settings.prefix()}\S+ +", said, re.MULTILINE)}
+    assert len(starts) == 1, "descriptions are one below the other"
 
 
 @pytest.mark.parametrize(
