@@ -7,9 +7,8 @@ values allow it, else grouped with Polars. The table holds mergeable parts
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import msgspec
 import numpy as np
@@ -20,11 +19,11 @@ from state.aggregations import Aggregation
 from state.dense_groups import DenseGroups
 from state.mergeable import Algebra, seal, unseal
 from state.panes import I64
+from state.polars_bytes import read_table, record_batch, table_bytes
 
 _KIND = "aggregates"
 _PANE = "pane."
 _FEW = 10_000
-_TEXT = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}
 
 
 class Aggregates:
@@ -101,7 +100,7 @@ class Aggregates:
 
         Without rows the result has no columns, because their types are not known yet.
         """
-        return _batch(self._read() if self._table is not None else pl.DataFrame())
+        return record_batch(self._read() if self._table is not None else pl.DataFrame())
 
     def panes(self) -> AggregatePanes:
         """Return empty panes that hold the groups of all panes in one table."""
@@ -115,9 +114,7 @@ class Aggregates:
         header = _Header(self.by, self.values, None)
         body = b""
         if self._table is not None:
-            table = self._sorted()
-            header.types = [_type_name(t) for t in table.dtypes]
-            body = _ipc(_without_nulls(table))
+            header.types, body = table_bytes(self._sorted())
         head = msgspec.msgpack.encode(header)
         return seal(_KIND, 1, len(head).to_bytes(4, "little") + head + body)
 
@@ -137,23 +134,10 @@ class Aggregates:
                 if len(payload) != 4 + size:
                     raise ValueError("a table without types")
                 return state
-            table = pa.ipc.open_stream(payload[4 + size :]).read_all()
-            # Offsets that lie outside their buffers would crash whoever reads them.
-            table.validate(full=True)
-            stored = pl.DataFrame(table)
-        except (
-            msgspec.MsgspecError,
-            pa.ArrowException,
-            OSError,
-            pl.exceptions.PolarsError,
-        ) as error:
+        except msgspec.MsgspecError as error:
             raise ValueError(f"{_KIND}: {error}") from error
         names = [*state.by, *state._parts()]
-        if stored.columns != [c for n in names for c in (n, f"{n}?")]:
-            raise ValueError(f"{_KIND}: the table has columns {stored.columns}, not {names}")
-        table = _with_nulls(stored, names, header.types)
-        if [_type_name(t) for t in table.dtypes] != header.types:
-            raise ValueError(f"{_KIND}: the types of the table are not those of its header")
+        table = read_table(_KIND, payload[4 + size :], names, header.types)
         keys = table.select(state.by)
         if not len(table) or keys.is_duplicated().any() or not keys.equals(keys.sort(state.by)):
             raise ValueError(f"{_KIND}: the table is empty, or its keys are not sorted and unique")
@@ -254,7 +238,7 @@ class AggregatePanes:
         closed = _ByPane(self._all.by, self._all.values)
         if self._all._table is not None:
             closed._table = _between(self._all._table, None, before)
-        return closed.table() if len(closed) else _batch(pl.DataFrame())
+        return closed.table() if len(closed) else record_batch(pl.DataFrame())
 
     def discard(self, before: int) -> None:
         """Forget all panes with smaller numbers."""
@@ -357,49 +341,3 @@ def _selected(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
         if name not in batch.schema.names:
             raise KeyError(f"aggregates need a column {name!r}, the batch has {batch.schema.names}")
     return batch.select(columns)
-
-
-def _batch(frame: pl.DataFrame) -> pa.RecordBatch:
-    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-    fields = [f.with_type(_TEXT.get(f.type, f.type)) for f in table.schema]
-    batches = table.cast(pa.schema(fields)).combine_chunks().to_batches()
-    return batches[0] if batches else pa.record_batch([], schema=pa.schema(fields))
-
-
-def _type_name(dtype: pl.DataType) -> str:
-    return str(dtype)
-
-
-def _zero(dtype: pl.DataType) -> Any:
-    if dtype in (pl.String, pl.Binary):
-        return pl.lit("").cast(dtype)
-    return pl.lit(0).cast(dtype)
-
-
-def _without_nulls(table: pl.DataFrame) -> pl.DataFrame:
-    """Put each column beside a 0/1 column that says where it is null, and zeros there."""
-    columns: list[pl.Expr] = []
-    for name, dtype in table.schema.items():
-        value = pl.col(name).fill_null(_zero(dtype))
-        if dtype.is_float():
-            value = pl.when(value != 0).then(value).otherwise(0.0)  # one zero, not two
-        if dtype == pl.Boolean:
-            value = value.cast(pl.UInt8)  # the padding of bits is not defined
-        columns += [value.alias(name), pl.col(name).is_null().cast(pl.UInt8).alias(f"{name}?")]
-    return table.select(columns)
-
-
-def _with_nulls(stored: pl.DataFrame, names: Sequence[str], types: Sequence[str]) -> pl.DataFrame:
-    columns = []
-    for name, kind in zip(names, types, strict=True):
-        value = pl.col(name) != 0 if kind == "Boolean" else pl.col(name)
-        columns.append(pl.when(pl.col(f"{name}?") == 0).then(value).alias(name))
-    return stored.select(columns)
-
-
-def _ipc(frame: pl.DataFrame) -> bytes:
-    batch = _batch(frame)
-    out = io.BytesIO()
-    with pa.ipc.new_stream(out, batch.schema) as writer:
-        writer.write_batch(batch)
-    return out.getvalue()
