@@ -38,8 +38,9 @@ class KeyIndex:
     """
 
     def __init__(self, kind: pa.DataType) -> None:
-        self._text = _is_text(kind)
-        if not self._text and not types.is_signed_integer(kind):
+        self._sort = _sort(kind)
+        self._text = self._sort != "integer"
+        if not self._sort or types.is_unsigned_integer(kind):
             raise TypeError(f"keys of type {kind}: signed integers, strings or binary are wanted")
         self.kind = kind
         self._count = 0
@@ -55,7 +56,7 @@ class KeyIndex:
         """Return the row number of each key; new keys get the next numbers.
 
         Args:
-            column: (T,) keys, without nulls, of the index's type or one that casts to it.
+            column: (T,) keys, without nulls, of the index's type or another width of it.
 
         Raises:
             ValueError: a key is null, or there would be more than 2**31 - 1.
@@ -63,9 +64,7 @@ class KeyIndex:
         """
         if column.null_count:
             raise ValueError("a key is null")
-        if _is_text(column.type) is not self._text or (
-            not self._text and not types.is_integer(column.type)
-        ):
+        if _sort(column.type) != self._sort:
             raise TypeError(f"keys of type {column.type} among those of {self.kind}")
         if self._count + len(column) > _MOST:
             raise ValueError(f"more than {_MOST} keys")
@@ -107,7 +106,8 @@ class KeyIndex:
             # No copies: what has been written is never written again.
             ends = self._ends[: self._count + 1]
             buffers = [None, pa.py_buffer(ends), pa.py_buffer(self._data[: int(ends[-1])])]
-            every = pa.Array.from_buffers(pa.large_binary(), self._count, buffers)
+            wide = pa.large_string() if self._sort == "string" else pa.large_binary()
+            every = pa.Array.from_buffers(wide, self._count, buffers)
         else:
             every = pa.array(self._words[: self._count].view(np.int64))
         if rows is not None:
@@ -126,13 +126,13 @@ class KeyIndex:
             self._table = table
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(
-        types.is_string(kind)
-        or types.is_large_string(kind)
-        or types.is_binary(kind)
-        or types.is_large_binary(kind)
-    )
+def _sort(kind: pa.DataType) -> str:
+    """Return which keys compare with which."""
+    if types.is_string(kind) or types.is_large_string(kind):
+        return "string"
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        return "binary"
+    return "integer" if types.is_integer(kind) else ""
 
 
 def _grown(array: Any, need: int) -> Any:

@@ -137,9 +137,20 @@ def find_runs(
             while entry != EMPTY:
                 if not (entry ^ tag) >> _32:
                     begin = ends[entry & _ROW]
-                    if ends[(entry & _ROW) + _1] - begin == length and _same(
-                        keys, begin, data, first, length
-                    ):
+                    other = length ^ (ends[(entry & _ROW) + _1] - begin)
+                    # Not in a function of its own: numba would count references to the arrays.
+                    if other == _0 and length < _8:
+                        for n in range(length):
+                            here = np.uint64(n)
+                            other |= np.uint64(keys[begin + here] ^ data[first + here])
+                    elif other == _0:
+                        last = length - _8
+                        other = load_word(keys, begin + last) ^ load_word(data, first + last)
+                        here = _0
+                        while here < last and other == _0:
+                            other = load_word(keys, begin + here) ^ load_word(data, first + here)
+                            here += _8
+                    if other == _0:
                         break
                 at = (at + _1) & mask
                 entry = table[at]
@@ -167,20 +178,3 @@ def _probe(hashes: U64, table: U64, places: U64) -> None:
         while table[at] != EMPTY and (table[at] ^ tag) >> _32:
             at = (at + _1) & mask
         places[i] = at
-
-
-@inlined
-def _same(a: U8, at_a: np.uint64, b: U8, at_b: np.uint64, length: np.uint64) -> bool:
-    """Compare two runs of bytes, reading nothing beyond them."""
-    other = _0
-    if length < _8:
-        for n in range(length):
-            other |= np.uint64(a[at_a + np.uint64(n)] ^ b[at_b + np.uint64(n)])
-    else:
-        last = length - _8
-        other = load_word(a, at_a + last) ^ load_word(b, at_b + last)
-        place = _0
-        while place < last and other == _0:
-            other = load_word(a, at_a + place) ^ load_word(b, at_b + place)
-            place += _8
-    return bool(other == _0)

@@ -117,17 +117,21 @@ class LwwRows:
         ties = ties[still & (self._code[at] == codes[ties])]
         for i in self._unequal(ties, rows, values, taken).tolist():
             self._settle(int(rows[i]), i, values, taken)
-        news = np.zeros(len(rows), np.bool_)
-        news[taken[taken >= 0]] = True
-        positions = np.flatnonzero(news)
-        chosen = pa.array(positions)
-        if len(positions):
-            self._values.append(values.take(chosen))
-            self._at[rows[positions]] = self._written + np.arange(len(positions))
-            self._written += len(positions)
+        positions = np.empty(len(rows), np.int64)
+        news = _place(rows, taken, self._at, self._written, positions)
+        chosen = pa.array(positions[:news])
+        values = values.take(chosen)
+        if news:
+            self._values.append(values)
+            self._written += news
             self._compact()
+        columns = {"value": values} if batch.column("value").type == values.type else {}
         return pa.RecordBatch.from_arrays(
-            [column.take(chosen) for column in batch.columns], schema=batch.schema
+            [
+                columns[name] if name in columns else column.take(chosen)
+                for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            ],
+            schema=batch.schema,
         )
 
     def merge(self, other: Self) -> None:
@@ -295,3 +299,15 @@ def _write(
             ties[tied] = i
             tied += 1
     return tied
+
+
+@compiled
+def _place(rows: I64, taken: I64, at: I64, written: int, positions: I64) -> int:
+    """Write which rows of the batch are the state's now, and where their values will be."""
+    count = 0
+    for i in range(rows.size):
+        if taken[rows[i]] == i:
+            at[rows[i]] = written + count
+            positions[count] = i
+            count += 1
+    return count

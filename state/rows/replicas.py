@@ -53,7 +53,7 @@ class Replicas:
     def column(self, codes: I64) -> pa.Array:
         """Return ids by number, as a dictionary column."""
         return pa.DictionaryArray.from_arrays(
-            pa.array(codes, pa.int32()), pa.array(self.names, pa.string())
+            pa.array(codes.astype(np.int32)), pa.array(self.names, pa.string())
         )
 
     def _code(self, name: str) -> int:

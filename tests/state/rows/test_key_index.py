@@ -127,3 +127,5 @@ def test_what_is_no_key() -> None:
         KeyIndex(pa.string()).rows(pa.array(["a", None]))
     with pytest.raises(TypeError, match="keys of type int64 among those of string"):
         KeyIndex(pa.string()).rows(pa.array([1]))
+    with pytest.raises(TypeError, match="keys of type binary among those of string"):
+        KeyIndex(pa.string()).rows(pa.array([b"\xff"]))
