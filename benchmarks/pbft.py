@@ -20,7 +20,9 @@ measured is what agreement costs the processors and the disk, not a network's de
   had. Limit: the rate at which the replicas' and the client's processor time fills all cores.
 - "dataflow": replicas as users run them, `operators.pbft` in a Bytewax flow fed by
   `connectors.mesh.Meshes`; the other rows have replicas right on the mesh.
-- loss: every UDP link through a relay that drops 10 % of the datagrams, each way.
+- loss: every UDP link through a relay that drops 10 % of the datagrams, each way. ``--loss 0.1``
+  measures nothing but all three transports over a loopback whose kernel drops packets
+  (`benchmarks.lossy_loopback`), without `fdatasync` and in datagrams of 1,200 bytes.
 
 After each measurement all replicas must have the same state by the same batches, and states and
 answers must be the same over all transports.
@@ -43,6 +45,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import lossy_loopback
 from benchmarks.pbft_group import Pool, Running, equal
 from benchmarks.pbft_load import Load
 from benchmarks.quic_link import spread
@@ -121,6 +124,7 @@ QUICK = [
     Side(7, "quic", "fast", sync=False, batches=()),
     Side(4, "quic", loss=LOSS, batches=()),
 ]
+LOSSY = [Side(4, t, sync=False, datagram=1200, batches=()) for t in _RIVALS]
 _LANES = {1: 64, 100: 32, 1000: 16}
 _REQUESTS = {1: 640, 100: 320, 1000: 64}
 _LATENCY = 150
@@ -317,8 +321,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="sides whose name has this in it")
     parser.add_argument("--logs", type=Path, help="where the vote logs go, if not to /tmp")
+    parser.add_argument("--loss", type=float, help="part of the packets that the kernel drops")
+    parser.add_argument("--over-loss", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
-    sides = [side for side in (QUICK if chosen.quick else SIDES) if chosen.only in side.name]
+    if chosen.loss is not None:
+        again = ["--over-loss", "--rounds", str(chosen.rounds), "--only", chosen.only]
+        again += ["--quick"] * chosen.quick
+        try:
+            print(lossy_loopback.run("benchmarks.pbft", again, loss=chosen.loss, patience=3600))
+        except lossy_loopback.CannotLose as error:
+            parser.error(f"the kernel cannot be made to lose packets here: {error}")
+        return
+    choice = LOSSY if chosen.over_loss else QUICK if chosen.quick else SIDES
+    sides = [side for side in choice if chosen.only in side.name]
     if not sides:
         parser.error(f"no side has {chosen.only!r} in its name: {[side.name for side in SIDES]}")
     rounds, scale = (1, 0.1) if chosen.quick else (chosen.rounds, 1.0)
@@ -348,10 +363,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         if any(at.notes.values()):
             print(f"{side.name}: {dict(at.notes)}")
+    if chosen.over_loss:
+        print(f"the kernel dropped {lossy_loopback.lost():.1%} of the packets")
     print(f"fdatasync of 400 bytes: {flush:.1f} ms, median, before the replicas used the disk")
     found = _aims(table)
     for name, value in found.items():
-        if name.removesuffix("_nosync") in AIMS:
+        if name.removesuffix("_nosync") in AIMS and not chosen.over_loss:
             print(_verdict(name, value))
     print(
         f"replicas {'agree' if bench.equal else 'DO NOT AGREE'}, transports "

@@ -26,6 +26,21 @@ def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert not list(tmp_path.iterdir()), "nothing is left"
 
 
+def test_rivals_are_measured_where_the_kernel_loses_packets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    try:
+        main(["--quick", "--loss", "0.02", "--only", "TCP"])
+    except SystemExit:
+        pytest.skip(f"`make nftables` as root lets it run: {capsys.readouterr().err}")
+    lines = capsys.readouterr().out.splitlines()
+    line = json.loads(lines[-1])
+    assert line["equal"]
+    [found] = line["sides"].values()
+    assert found["p50"][0] > 0
+    assert any(text.startswith("the kernel dropped") for text in lines)
+
+
 @pytest.mark.parametrize("numbers", [[0, 1, 2, 3, 4, 5], [1, 0, 3, 2, 5, 4], [1, 3, 5, 0, 2, 4]])
 def test_a_load_ends_in_one_state_however_its_lanes_overtake_each_other(
     numbers: list[int],
