@@ -33,7 +33,7 @@ class CannotLose(Exception):
 
 
 def run(module: str, arguments: Sequence[str], *, loss: float, patience: float) -> str:
-    """Run a Python module over such a loopback and return what it printed, without the last line's end.
+    """Run a Python module over such a loopback and return what it printed.
 
     Args:
         module: Its name.
@@ -64,7 +64,7 @@ def run(module: str, arguments: Sequence[str], *, loss: float, patience: float) 
         timeout=patience,
         cwd=Path(__file__).parents[1],
     )
-    return ran.stdout.rstrip()
+    return ran.stdout.rstrip("\n")
 
 
 def lost() -> float:
