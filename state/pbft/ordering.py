@@ -22,7 +22,6 @@ from state.pbft.messages import (
     MessageError,
     Prepare,
     PrePrepare,
-    Request,
     decode_batch,
     digest,
     encode_batch,
@@ -53,8 +52,6 @@ class Ordering:
         """The sequence number of the primary's next proposal."""
         self._begun = 0
         """Up to here it is the NEW-VIEW that proposes, and nothing else."""
-        self._queue: dict[tuple[str, int], Request] = {}
-        """The primary's requests that it has not proposed in this view."""
         self.accusations: list[Accusation] = []
         """Found, and not dealt with yet."""
         settings = port.settings
@@ -73,16 +70,12 @@ class Ordering:
 
     # -- the primary ------------------------------------------------------------------------------
 
-    def enqueue(self, request: Request) -> None:
-        """Propose a request when its turn comes."""
-        self._queue.setdefault((request.client, request.number), request)
-
     def propose(self) -> None:
         """Propose what waits, as far as pipeline and watermarks allow."""
         settings, port = self._port.settings, self._port
         self.next = max(self.next, self._slots.low + 1)
         while (
-            self._queue
+            self._requests.queued
             and self.leads
             and self._slots.inside(self.next)
             and self.next - 1 - self._ledger.executed < settings.pipeline
@@ -92,17 +85,7 @@ class Ordering:
             if self._full(slot):
                 self._offer(slot, NULL)
                 continue
-            requests: list[Request] = []
-            operations = size = 0
-            for key, request in list(self._queue.items()):
-                operations += len(request.operations)
-                size += sum(map(len, request.operations))
-                if requests and (
-                    operations > settings.batch_operations or size > settings.batch_bytes
-                ):
-                    break
-                del self._queue[key]
-                requests.append(request)
+            requests = self._requests.next_batch()
             batch = Batch(max(int(port.wall * 1000), self._ledger.time_ms), requests)
             self._offer(slot, encode_batch(batch), batch)
 
@@ -373,7 +356,7 @@ class Ordering:
         """Take part in no view until `view` begins."""
         self.view = self._ledger.view = view
         self.active = False
-        self._queue.clear()
+        self._requests.unqueue_all()
 
     def enter(self, view: int, last: int) -> None:
         """Take part in `view`, whose first `last` slots are already proposed."""
@@ -381,4 +364,4 @@ class Ordering:
         self.active = True
         self.next = last + 1
         self._begun = last
-        self._queue.clear()
+        self._requests.unqueue_all()

@@ -102,11 +102,11 @@ class Repair:
             wait = max(wait, _PATIENCE * self._pace.median)
         return min(self._lazy() + wait, settings.longest_resend)
 
-    def tick(self) -> None:
-        """Say what is lacking, when it is time."""
+    def tick(self) -> bool:
+        """Say what is lacking, when it is time; return whether it is."""
         port = self._port
         if port.now < self.at:
-            return
+            return False
         self._attempt += 1
         self.at = port.now + self._interval()
         port.broadcast(self._status())
@@ -117,6 +117,7 @@ class Repair:
         self._catch_up()
         if self.transfer is not None:
             self._fetch_state()
+        return True
 
     def entered(self) -> None:
         """Get at once what a view began with and is not here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -53,6 +54,8 @@ from state.pbft.views import Views
 
 _ACCUSATIONS = 64
 """Pieces of evidence against one replica that are told."""
+_REMINDED, _REMINDED_BYTES = 16, 1 << 16
+"""Requests that a primary is reminded of at a time, and bytes of their operations, about."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -173,7 +176,8 @@ class Replica:
         elif isinstance(event, Tick):
             self._port.tick()
             self._views.tick(self._requests.since())
-            self._repair.tick()
+            if self._repair.tick():
+                self._remind()
         elif isinstance(event, Start):
             self._start()
         return self._finish()
@@ -282,13 +286,26 @@ class Replica:
             # Its client has asked again: nothing of it should wait for other messages now.
             self._port.hurry()
         if not self._requests.held(request):
+            if self._requests.answered(request):
+                return  # late, or of a client that wants it no more
             if not self._requests.hold(request, self._port.now):
-                self._port.emit(Rejected(sender, f"too many requests of {request.client!r} wait"))
+                self._port.emit(Rejected(sender, f"too much of {request.client!r} waits"))
                 return
             if self._ordering.leads and not executed:
-                self._ordering.enqueue(request)
+                self._requests.enqueue(request)
         if self.active and not self._ordering.leads and sender == request.client:
             self._port.send(self.group.primary(self.view), request)
+
+    def _remind(self) -> None:
+        """Send the primary again what has waited for long: it may have been lost on its way."""
+        if not self.active or self._ordering.leads:
+            return
+        primary, size = self.group.primary(self.view), 0
+        old = self._requests.older(self._port.now - self.settings.timeout / 2)
+        for request in islice(old, _REMINDED):
+            if size <= _REMINDED_BYTES:
+                self._port.send(primary, request)
+            size += sum(map(len, request.operations))
 
     def _begin_view(self) -> None:
         """See that the new primary has all requests that wait, and get what it begins with."""
@@ -306,7 +323,7 @@ class Replica:
             if (request.client, request.number) in proposed:
                 continue
             if primary == self.name:
-                self._ordering.enqueue(request)
+                self._requests.enqueue(request)
             else:
                 self._port.send(primary, request)
         self._repair.entered()

@@ -212,6 +212,27 @@ MUTANTS = (
         "        if slot.signature and other != slot.digest and valid(",
         "        if False and valid(",
     ),
+    one(
+        "checked-by-number",
+        "a request is not checked if another one with its number was",
+        "requests.py",
+        "        if checked is not None and checked[0] == request:\n",
+        "        if checked is not None:\n",
+    ),
+    one(
+        "far-ahead",
+        "a client may ask for any number, and fill the primary's room with others than a backup's",
+        "requests.py",
+        "        if request.number >= request.low + self._settings.max_waiting:\n",
+        "        if False:\n",
+    ),
+    one(
+        "not-reminded",
+        "a primary is not told again of a request that was lost on its way",
+        "replica.py",
+        "        if not self.active or self._ordering.leads:\n            return\n        primary,",
+        "        if True:\n            return\n        primary,",
+    ),
     # -- execution --------------------------------------------------------------------------------
     Mutant(
         "out-of-order",
@@ -394,6 +415,30 @@ MUTANTS = (
         "views.py",
         "if found != (new_view.checkpoint, new_view.selected):",
         "if found is None:",
+    ),
+    Mutant(
+        "new-view-twice",
+        "a view that has begun begins again with another NEW-VIEW",
+        (
+            Edit(
+                "views.py",
+                "        if new_view.view == self.view and self.active:\n",
+                "        if new_view == self.new_view:\n",
+            ),
+            Edit(
+                "views.py",
+                "                if slot.digest is None:\n",
+                "                if slot.digest != digest:\n"
+                "                    slot.begin(self.view)\n",
+            ),
+        ),
+    ),
+    one(
+        "blind-to-two-beginnings",
+        "two NEW-VIEWs for a view are no evidence",
+        "views.py",
+        "            if known is not None and known != new_view and valid(",
+        "            if False and valid(",
     ),
     one(
         "new-view-unsigned",

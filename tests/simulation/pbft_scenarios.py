@@ -119,7 +119,7 @@ def draw(seed: int, *, fast: bool | None = None) -> Scenario:
         faulty = misbehaviours(rng, names, count)
         losses = [0.0, 0.02, 0.1, 0.3, 0.5]
     # Of their own, so that older seeds mean what they meant where neither is drawn.
-    more = random.Random(f"more {seed}")
+    more = random.Random(f"others {seed}")
     usurped = more.random() < 0.2
     if usurped:
         plot, others = Plot(), more.sample([names[0], *names[2:]], most - 1)

@@ -2,8 +2,8 @@
 
 from msgspec.structs import replace
 
-from state.pbft.byzantine import Delay, Equivocate, Silent
-from state.pbft.messages import Commit, Prepare, ViewChange
+from state.pbft.byzantine import Delay, Equivocate, Silent, Usurp
+from state.pbft.messages import Commit, NewView, Prepare, ViewChange
 from state.pbft.simulator import Simulator
 from tests.simulation.pbft_worlds import MODES, all_done, settings, submit, views
 
@@ -61,6 +61,25 @@ def test_view_changes_that_contradict_each_other_are_found_out(mode: str) -> Non
         assert world.judge.accused <= {"r6"}
         found |= {type(each.first) for each in world.judge.accusations}
     assert ViewChange in found
+
+
+@MODES
+def test_a_view_that_is_begun_twice_is_found_out(mode: str) -> None:
+    """By who gets both; the others are told."""
+    found = 0
+    for seed in range(8):
+        many = replace(settings(mode), checkpoint=16)
+        world = Simulator(60 + seed, settings=many, faulty={"r1": Usurp}, watch=True)
+        world.start()
+        submit(world, 3, pace=0.003)
+        world.split(["r0"], [name for name in world.replicas if name != "r0"])
+        submit(world, 3, pace=0.3)
+        world.heal()
+        all_done(world)
+        assert world.judge.accused <= {"r1"}
+        begun = [each for each in world.judge.accusations if isinstance(each.first, NewView)]
+        found += bool(begun)
+    assert found >= 2
 
 
 @MODES

@@ -1,9 +1,15 @@
-"""Progress in networks that are slow but not dead, and what it costs in views."""
+"""Progress in slow networks and with clients that lie, and what it costs in views."""
+
+import random
+from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
+from state.pbft.authentication import close, sign
 from state.pbft.byzantine import Delay, Silent
-from state.pbft.events import Phase, Settings
+from state.pbft.events import Phase, Send, Settings
+from state.pbft.messages import Request
 from state.pbft.simulator import Simulator
 from tests.simulation.pbft_scenarios import real_keys
 
@@ -85,3 +91,74 @@ def test_with_real_keys(mode: str) -> None:
         4, settings=settings(mode), keys=real_keys, faulty={"r3": Silent}, loss=0.1, watch=True
     )
     answered(world, 10, limit=30.0)
+
+
+def told_apart(world: Simulator, which: str) -> Iterator[list[Request]]:
+    """Yield what a client that lies tells the primary, and each other replica, again and again."""
+    width, keys, base = world.settings.max_waiting, world.keys["l0"], 1
+
+    def asked(number: int, low: int) -> Request:
+        request = Request("l0", number, low, [b"!%d" % world.random.randrange(9)])
+        return replace(request, signature=sign(keys, request))
+
+    while True:
+        if which == "all its numbers":
+            starts = [base + width * i for i in range(4)]
+        elif which == "less to the primary":
+            starts = [base, base + width, base + width, base + width]
+        else:
+            starts = [base + world.random.randrange(width) for _ in range(4)]
+        for start in starts:
+            low = 1 if which == "no end" else start
+            yield [asked(start + j, low) for j in range(width)]
+        base += 5 * width
+
+
+@MODES
+@pytest.mark.parametrize(
+    "which", ["all its numbers", "less to the primary", "the same numbers", "no end"]
+)
+def test_a_client_that_tells_each_replica_something_else_costs_no_view(
+    mode: str, which: str
+) -> None:
+    few = replace(settings(mode), max_waiting=4, checkpoint=16, batch_operations=8)
+    world = Simulator(7, settings=few, liars=1, watch=True)
+    world.start()
+    said = told_apart(world, which)
+    for turn in range(300):
+        if turn % 25 == 0:
+            world.clients["c0"].submit([b"?%d" % turn])
+        for replica in world.group.replicas:
+            requests = next(said)
+            for each in requests:
+                world.judge.requested(each)
+            bundle = close(world.keys["l0"], replica, list(requests))
+            world.send(world.liars["l0"], Send(replica, bundle))
+        world.run(0.01)
+    assert world.run_until(lambda: world.idle() and world.level(), limit=10.0)
+    world.judge.settled()
+    assert world.happened["ViewAbandoned"] == 0
+    assert max(answer.seconds for answer in world.judge.answers.values()) < 0.5
+
+
+def test_a_client_that_hides_requests_from_the_primary_costs_few_views() -> None:
+    """What one backup got and could not pass on because it was lost, it passes on again."""
+    abandoned = 0
+    for seed in range(5):
+        world = Simulator(seed, settings=settings("tentative"), liars=1, loss=0.15, watch=True)
+        world.start()
+        rng = random.Random(seed)
+        for number in range(1, 100):
+            request = Request("l0", number, max(1, number - 10), [b"!"])
+            request = replace(request, signature=sign(world.keys["l0"], request))
+            world.judge.requested(request)
+            to = rng.choice(["r1", "r2", "r3"])
+            world.send(world.liars["l0"], Send(to, close(world.keys["l0"], to, [request])))
+            world.run(0.2)
+        world.loss = 0.0
+        world.clients["c0"].submit([b"?"])
+        assert world.run_until(world.idle, limit=30.0)
+        assert world.run_until(world.level, limit=30.0)
+        world.judge.settled()
+        abandoned += world.judge.views
+    assert abandoned <= 6

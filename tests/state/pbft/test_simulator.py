@@ -18,7 +18,7 @@ from state.pbft.messages import (
 )
 from state.pbft.simulator import HashChain, Node, Simulator
 from tests.simulation.pbft_scenarios import play
-from tests.simulation.pbft_worlds import settings
+from tests.simulation.pbft_worlds import all_done, settings
 
 
 class Ear:
@@ -177,7 +177,7 @@ def test_usurping() -> None:
         world.clients["c0"].submit([b"?last"])
         world.run(2.0)
         world.heal()
-        assert world.run_until(lambda: world.idle() and world.level(), limit=30.0)
+        all_done(world)
         begun = [each for _, each in ear.said("r1", NewView) if isinstance(each, NewView)]
         first = [each for each in begun if each.view == 1]
         assert len({each.signature for each in first}) == 2
