@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import gossip
+from benchmarks.gossip_group import Disagreement, Group, udp
 
 
 def test_the_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,11 +26,11 @@ def test_the_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
 def test_an_update_that_comes_twice_is_told() -> None:
     async def test() -> None:
-        group = gossip.Group(gossip.udp(2), 0)
+        group = Group(udp(2), 0)
         member = group.members[0]
         await member.open()
         group._has(member, ("p0#1", 1))
-        with pytest.raises(gossip.Disagreement, match=r"p0 got \('p0#1', 1\) twice"):
+        with pytest.raises(Disagreement, match=r"p0 got \('p0#1', 1\) twice"):
             group._has(member, ("p0#1", 1))
         await member.stop()
 
