@@ -2,6 +2,9 @@
 
 `word_pair` is the hash of a word; `mix_runs` and then `finish` are that of runs of bytes. They are
 compiled into the loops here and into the fused loops of `state.sketches`, so it is written once.
+Loops are written so that they run on vectors: steps of a few operations over `RUNS` values, without
+branches, and reads of strings apart from arithmetic.
+
 All loops release the GIL and are compiled on first use, then kept on disk beside this file (or in
 numba's cache directory if that is read-only). Arrays are contiguous and those read are read-only
 (`state.column_buffers` makes them so): one compiled version of each loop serves all callers.
@@ -27,7 +30,7 @@ U8: TypeAlias = npt.NDArray[np.uint8]
 U32: TypeAlias = npt.NDArray[np.uint32]
 U64: TypeAlias = npt.NDArray[np.uint64]
 Offsets: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.int64]
-RUNS = 1024  # strings at once: what is made of them stays in the nearest cache
+RUNS = 256  # values at once: what is made of them stays in the nearest cache
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,13 +40,15 @@ _F1 = np.uint64(0xFF51AFD7ED558CCD)
 _F2 = np.uint64(0xC4CEB9FE1A85EC53)
 _A1 = np.uint64(0x52DCE729)
 _A2 = np.uint64(0x38495AB5)
-_0, _1, _3, _4, _5, _8, _15 = (np.uint64(n) for n in (0, 1, 3, 4, 5, 8, 15))
-_16, _27, _31, _33, _63, _64 = (np.uint64(n) for n in (16, 27, 31, 33, 63, 64))
+_0, _1, _3, _4, _5, _8, _12, _15 = (np.uint64(n) for n in (0, 1, 3, 4, 5, 8, 12, 15))
+_16, _27, _31, _33, _52, _63, _64 = (np.uint64(n) for n in (16, 27, 31, 33, 52, 63, 64))
 _ALL = np.uint64(2**64 - 1)
 _STEPS = np.uint64(8)
 _SIGN = np.uint64(1 << 63)
 _INFINITE = np.uint64(0x7FF << 52)
 _NAN = np.uint64(0x7FF8 << 48)
+_2_52 = np.uint64((1023 + 52) << 52)  # the bits of 2.0**52
+_BIAS_51, _BIAS_64 = np.uint64(1023 + 51), np.uint64(1023 + 64)
 
 
 def compiled(function: F) -> F:
@@ -66,16 +71,27 @@ def _load_word_code(context: Any, data: Any, at: Any) -> Any:
     return types.uint64(data, types.uint64), emit
 
 
-def _leading_zeros_code(context: Any, word: Any) -> Any:
+def _bits_code(context: Any, value: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ctlz(args[0], context.get_value_type(types.boolean)(0))
+        return builder.bitcast(args[0], context.get_value_type(signature.return_type))
 
-    return types.uint64(types.uint64), emit
+    return (types.float64 if value == types.uint64 else types.uint64)(value), emit
 
 
-# Eight bytes, little-endian, at any alignment; and the leading zeros of a word (64 for 0).
+# Eight bytes, little-endian, at any alignment; and the bits of a float as a word, or the reverse.
 load_word = cast("Callable[[U8, np.uint64], np.uint64]", intrinsic(_load_word_code))
-leading_zeros = cast("Callable[[np.uint64], np.uint64]", intrinsic(_leading_zeros_code))
+_bits: Any = intrinsic(_bits_code)
+
+
+@inlined
+def leading_zeros(word: np.uint64) -> np.uint64:
+    """Return how many bits there are above the highest 1; 64 for 0."""
+    # From the exponent of a float, for which vectors have instructions: 52 bits are exact in it,
+    # and the lowest of them is set lest it be 0.
+    high = word >> _12
+    odd = (high if high != _0 else word << _1) | _1
+    exponent: np.uint64 = _bits(_bits(odd | _2_52) - 2.0**52) >> _52
+    return (_BIAS_51 if high != _0 else _BIAS_64) - exponent
 
 
 @inlined
@@ -146,27 +162,44 @@ def mix_block(
     return h1, h2
 
 
-@compiled
-def mix_tails(offsets: Offsets, data: U8, t1: U64, t2: U64, lengths: U64) -> np.uint64:
-    """Write what the last bytes of each run add to h1 and h2, whatever the seed, and lengths.
+@inlined
+def measure(offsets: Offsets, lengths: U64) -> tuple[np.uint64, np.uint64]:
+    """Write the length of each run; return the shortest and the longest."""
+    shortest = _ALL
+    longest = _0
+    for i in range(offsets.size - 1):
+        length = np.uint64(offsets[i + 1]) - np.uint64(offsets[i])
+        lengths[i] = length
+        shortest = min(shortest, length)
+        longest = max(longest, length)
+    return shortest, longest
 
-    Returns:
-        The longest length.
-    """
+
+@compiled
+def mix_tails(
+    offsets: Offsets,
+    data: U8,
+    lengths: U64,
+    shortest: np.uint64,
+    longest: np.uint64,
+    t1: U64,
+    t2: U64,
+) -> None:
+    """Write what the last bytes of each run add to h1 and h2, whatever the seed."""
     count = offsets.size - 1
     inside = count  # runs before this one may be read 16 bytes at a time
     while inside > 0 and np.uint64(offsets[inside]) + _16 > np.uint64(data.size):
         inside -= 1
-    longest = _0
-    for i in range(count):
-        at = np.uint64(offsets[i])
-        length = np.uint64(offsets[i + 1]) - at
-        lengths[i] = length
-        longest = max(longest, length)
-    for i in range(inside):
-        at = np.uint64(offsets[i]) + (lengths[i] & ~_15)
-        t1[i] = load_word(data, at)
-        t2[i] = load_word(data, at + _8)
+    # With as many whole blocks in all runs, the longest run has the longest tail.
+    one_word = shortest >> _4 == longest >> _4 and longest & _15 <= _8
+    if one_word:
+        for i in range(inside):
+            t1[i] = load_word(data, np.uint64(offsets[i]) + (lengths[i] & ~_15))
+    else:
+        for i in range(inside):
+            at = np.uint64(offsets[i]) + (lengths[i] & ~_15)
+            t1[i] = load_word(data, at)
+            t2[i] = load_word(data, at + _8)
     for i in range(inside, count):
         size = lengths[i] & _15
         at = np.uint64(offsets[i + 1]) - size
@@ -178,49 +211,71 @@ def mix_tails(offsets: Offsets, data: U8, t1: U64, t2: U64, lengths: U64) -> np.
                 t1[i] |= byte << (np.uint64(place) << _3)
             else:
                 t2[i] |= byte << (np.uint64(place - 8) << _3)
-    # Without branches and apart from the reads, so that it runs on vectors.
     for i in range(count):
         size = lengths[i] & _15
         bits = (size << _3) & _63
         low = (_1 << bits) - _1 if size < _8 else _ALL
-        high = (_1 << bits) - _1 if size > _8 else _0
         t1[i] = mix1(t1[i] & low)
-        t2[i] = mix2(t2[i] & high)
-    return longest
+    if one_word:
+        for i in range(count):
+            t2[i] = _0
+    else:
+        for i in range(count):
+            size = lengths[i] & _15
+            bits = (size << _3) & _63
+            high = (_1 << bits) - _1 if size > _8 else _0
+            t2[i] = mix2(t2[i] & high)
 
 
 @compiled
-def mix_heads(
-    offsets: Offsets, data: U8, lengths: U64, longest: np.uint64, seeds: U64, h1: U64, h2: U64
+def _mix_heads(
+    offsets: Offsets,
+    data: U8,
+    lengths: U64,
+    shortest: np.uint64,
+    longest: np.uint64,
+    seeds: U64,
+    heads: U64,
+    k1: U64,
+    k2: U64,
 ) -> None:
-    """Write what the whole blocks of each run make of each seed: (seeds, T) h1 and h2.
-
-    Runs are mixed in step, block by block, so that it runs on vectors; only what is beyond
-    `_STEPS` blocks is mixed run by run.
-    """
+    # Block by block, in step; only what is beyond `_STEPS` blocks is mixed run by run.
     count = offsets.size - 1
-    k1 = np.empty(count, np.uint64)
-    k2 = np.empty(count, np.uint64)
-    for row in range(seeds.size):
-        h1[row, :count] = seeds[row]
-        h2[row, :count] = seeds[row]
+    if shortest < _16:
+        for row in range(seeds.size):
+            heads[:, row, :count] = seeds[row]
     for block in range(min(longest >> _4, _STEPS)):
         done = np.uint64(block) << _4
-        for i in range(count):
-            at = np.uint64(offsets[i]) + done if lengths[i] >= done + _16 else _0
-            k1[i] = load_word(data, at)
-            k2[i] = load_word(data, at + _8)
+        all_have = shortest >= done + _16
+        if all_have:
+            for i in range(count):
+                at = np.uint64(offsets[i]) + done
+                k1[i] = load_word(data, at)
+                k2[i] = load_word(data, at + _8)
+        else:
+            for i in range(count):
+                at = np.uint64(offsets[i]) + done if lengths[i] >= done + _16 else _0
+                k1[i] = load_word(data, at)
+                k2[i] = load_word(data, at + _8)
         for i in range(count):
             k1[i] = mix1(k1[i])
             k2[i] = mix2(k2[i])
         for row in range(seeds.size):
-            r1 = h1[row]
-            r2 = h2[row]
-            for i in range(count):
-                more = lengths[i] >= done + _16
-                a, b = mix_block(r1[i], r2[i], k1[i], k2[i])
-                r1[i] = a if more else r1[i]
-                r2[i] = b if more else r2[i]
+            seed = seeds[row]
+            h1 = heads[0, row]
+            h2 = heads[1, row]
+            if all_have and block == 0:
+                for i in range(count):
+                    h1[i], h2[i] = mix_block(seed, seed, k1[i], k2[i])
+            elif all_have:
+                for i in range(count):
+                    h1[i], h2[i] = mix_block(h1[i], h2[i], k1[i], k2[i])
+            else:
+                for i in range(count):
+                    more = lengths[i] >= done + _16
+                    a, b = mix_block(h1[i], h2[i], k1[i], k2[i])
+                    h1[i] = a if more else h1[i]
+                    h2[i] = b if more else h2[i]
     if longest >> _4 > _STEPS:
         for i in range(count):
             at = np.uint64(offsets[i]) + (_STEPS << _4)
@@ -228,25 +283,37 @@ def mix_heads(
                 w1 = mix1(load_word(data, at))
                 w2 = mix2(load_word(data, at + _8))
                 for row in range(seeds.size):
-                    h1[row, i], h2[row, i] = mix_block(h1[row, i], h2[row, i], w1, w2)
+                    a, b = mix_block(heads[0, row, i], heads[1, row, i], w1, w2)
+                    heads[0, row, i] = a
+                    heads[1, row, i] = b
                 at += _16
 
 
 @compiled
-def mix_runs(offsets: Offsets, data: U8, seed: np.uint64, h1: U64, h2: U64, lengths: U64) -> None:
-    """Write what `finish` takes, for each run of bytes."""
-    longest = mix_tails(offsets, data, h1, h2, lengths)
-    if longest < _16:
-        for i in range(offsets.size - 1):
-            h1[i] ^= seed
-            h2[i] ^= seed
-    else:
-        b1 = np.empty((1, offsets.size - 1), np.uint64)
-        b2 = np.empty((1, offsets.size - 1), np.uint64)
-        mix_heads(offsets, data, lengths, longest, np.full(1, seed), b1, b2)
-        for i in range(offsets.size - 1):
-            h1[i] ^= b1[0, i]
-            h2[i] ^= b2[0, i]
+def mix_runs(
+    offsets: Offsets, data: U8, seeds: U64, heads: U64, tails: U64, lengths: U64
+) -> np.bool_:
+    """Write what `finish` takes of at most `RUNS` runs of bytes: heads ^ tails, and lengths.
+
+    Args:
+        offsets: (T + 1,) run i is ``data[offsets[i]:offsets[i + 1]]``.
+        data: bytes.
+        seeds: (S,).
+        heads: (2, S, RUNS) for what whole blocks make of each seed.
+        tails: (2, RUNS) for what the bytes after the last whole block add.
+        lengths: (RUNS,) for the lengths.
+
+    Returns:
+        Whether a run has a whole block. If none has, ``heads`` stay as they are and the seeds
+        take their place.
+    """
+    t1 = tails[0]
+    t2 = tails[1]
+    shortest, longest = measure(offsets, lengths)
+    if longest >= _16:
+        _mix_heads(offsets, data, lengths, shortest, longest, seeds, heads, t1, t2)
+    mix_tails(offsets, data, lengths, shortest, longest, t1, t2)
+    return longest >= _16
 
 
 @compiled
@@ -266,27 +333,36 @@ def hash_words_chained(words: U64, seeds: U64, out: U64) -> None:
 @compiled
 def hash_strings(offsets: Offsets, data: U8, seed: np.uint64, out: U64) -> None:
     """Write the first 64 bits of the hash of each run of bytes."""
-    h2 = np.empty(RUNS, np.uint64)
+    seeds = np.full(1, seed)
+    heads = np.empty((2, 1, RUNS), np.uint64)
+    tails = np.empty((2, RUNS), np.uint64)
     lengths = np.empty(RUNS, np.uint64)
     for start in range(0, out.size, RUNS):
-        h1 = out[start : start + RUNS]
-        mix_runs(offsets[start : start + h1.size + 1], data, seed, h1, h2, lengths)
-        for i in range(h1.size):
-            h1[i] = finish(h1[i], h2[i], lengths[i])[0]
+        part = out[start : start + RUNS]
+        whole = mix_runs(offsets[start : start + part.size + 1], data, seeds, heads, tails, lengths)
+        h1, h2 = heads[0, 0], heads[1, 0]
+        t1, t2 = tails[0], tails[1]
+        for i in range(part.size):
+            a = h1[i] if whole else seed
+            b = h2[i] if whole else seed
+            part[i] = finish(a ^ t1[i], b ^ t2[i], lengths[i])[0]
 
 
 @compiled
 def hash_strings_chained(offsets: Offsets, data: U8, seeds: U64, out: U64) -> None:
     """Write the first 64 bits of the hash of each run of bytes, each under its own seed."""
-    h2 = np.empty(RUNS, np.uint64)
+    tails = np.empty((2, RUNS), np.uint64)
     lengths = np.empty(RUNS, np.uint64)
     for start in range(0, out.size, RUNS):
-        h1 = out[start : start + RUNS]
-        mix_tails(offsets[start : start + h1.size + 1], data, h1, h2, lengths)
-        for i in range(h1.size):
-            at = np.uint64(offsets[start + i])
+        part = out[start : start + RUNS]
+        runs = offsets[start : start + part.size + 1]
+        shortest, longest = measure(runs, lengths)
+        t1, t2 = tails[0], tails[1]
+        mix_tails(runs, data, lengths, shortest, longest, t1, t2)
+        for i in range(part.size):
+            at = np.uint64(runs[i])
             b1, b2 = mix_blocks(data, at, lengths[i] >> _4, seeds[start + i])
-            h1[i] = finish(h1[i] ^ b1, h2[i] ^ b2, lengths[i])[0]
+            part[i] = finish(b1 ^ t1[i], b2 ^ t2[i], lengths[i])[0]
 
 
 @compiled

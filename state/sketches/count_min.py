@@ -28,7 +28,7 @@ from state.sketches.weights import (
     Weights,
     entry_weights,
     exact_sum,
-    tally,
+    tally_rows,
     whole_weights,
 )
 
@@ -254,8 +254,7 @@ class CountMin:
             return
         table = self._counters()
         for part, slots in slots_of:
-            for row, counters in enumerate(table):
-                tally(slots[row], None if weights is None else weights[part], counters)
+            tally_rows(slots, None if weights is None else weights[part], table)
         self._total += added
 
     def _counters(self) -> I64:

@@ -22,12 +22,11 @@ from state.murmur import (
     finish,
     inlined,
     mix1,
-    mix_heads,
-    mix_tails,
+    mix_runs,
 )
 
-_BLOCK = 1 << 12  # rows at once: their slots in all rows of the table stay near
-_8, _16 = np.uint64(8), np.uint64(16)
+_BLOCK = 1 << 13  # rows at once: their slots in all rows of the table stay near
+_8 = np.uint64(8)
 
 
 def column_slots(column: pa.Array, seeds: U64, buckets: int) -> Iterator[tuple[slice, U32]]:
@@ -39,61 +38,64 @@ def column_slots(column: pa.Array, seeds: U64, buckets: int) -> Iterator[tuple[s
         TypeError: the column's type has no hash.
     """
     buffers = column_buffers(column)
-    out = np.empty((len(seeds), min(_BLOCK, len(column))), np.uint32)
+    room = np.empty(len(seeds) * min(_BLOCK, len(column)), np.uint32)
     for start in range(0, len(column), _BLOCK):
         part = slice(start, min(start + _BLOCK, len(column)))
+        count = part.stop - part.start
+        out = room[: len(seeds) * count].reshape(len(seeds), count)
         if isinstance(buffers, Words):
             _of_words(buffers.words[part], seeds, np.uint64(buckets), out)
         else:
             offsets = buffers.offsets[part.start : part.stop + 1]
             _of_runs(offsets, buffers.data, seeds, np.uint64(buckets), out)
-        yield part, out[:, : part.stop - start]
+        yield part, out
 
 
 @inlined
-def _reduce(hashes: U64, count: int, buckets: np.uint64, slots: U32) -> None:
+def _reduce(hashes: U64, buckets: np.uint64, slots: U32) -> None:
     # A mask is many times faster than a remainder, and the same for powers of two.
     mask = buckets - np.uint64(1)
     if buckets & mask:
-        for i in range(count):
+        for i in range(slots.size):
             slots[i] = np.uint32(hashes[i] % buckets)
     else:
-        for i in range(count):
+        for i in range(slots.size):
             slots[i] = np.uint32(hashes[i] & mask)
 
 
 @compiled
 def _of_words(words: U64, seeds: U64, buckets: np.uint64, out: U32) -> None:
-    mixed = np.empty(words.size, np.uint64)
-    hashes = np.empty(words.size, np.uint64)
-    for i in range(words.size):
-        mixed[i] = mix1(words[i])
-    for row in range(seeds.size):
-        seed = seeds[row]
-        for i in range(words.size):
-            hashes[i] = finish(seed ^ mixed[i], seed, _8)[0]
-        _reduce(hashes, words.size, buckets, out[row])
+    mixed = np.empty(RUNS, np.uint64)
+    hashes = np.empty(RUNS, np.uint64)
+    for start in range(0, words.size, RUNS):
+        part = words[start : start + RUNS]
+        for i in range(part.size):
+            mixed[i] = mix1(part[i])
+        for row in range(seeds.size):
+            seed = seeds[row]
+            for i in range(part.size):
+                hashes[i] = finish(seed ^ mixed[i], seed, _8)[0]
+            _reduce(hashes, buckets, out[row, start : start + part.size])
 
 
 @compiled
 def _of_runs(offsets: Offsets, data: U8, seeds: U64, buckets: np.uint64, out: U32) -> None:
-    t1 = np.empty(RUNS, np.uint64)
-    t2 = np.empty(RUNS, np.uint64)
+    heads = np.empty((2, seeds.size, RUNS), np.uint64)
+    tails = np.empty((2, RUNS), np.uint64)
     lengths = np.empty(RUNS, np.uint64)
     hashes = np.empty(RUNS, np.uint64)
-    h1 = np.empty((seeds.size, RUNS), np.uint64)
-    h2 = np.empty((seeds.size, RUNS), np.uint64)
+    t1, t2 = tails[0], tails[1]
     for start in range(0, offsets.size - 1, RUNS):
-        edges = offsets[start : start + RUNS + 1]
-        count = edges.size - 1
-        longest = mix_tails(edges, data, t1, t2, lengths)
-        if longest >= _16:
-            mix_heads(edges, data, lengths, longest, seeds, h1, h2)
+        runs = offsets[start : start + RUNS + 1]
+        count = runs.size - 1
+        whole = mix_runs(runs, data, seeds, heads, tails, lengths)
         for row in range(seeds.size):
-            if longest < _16:
+            seed = seeds[row]
+            h1, h2 = heads[0, row], heads[1, row]
+            if whole:
                 for i in range(count):
-                    hashes[i] = finish(seeds[row] ^ t1[i], seeds[row] ^ t2[i], lengths[i])[0]
+                    hashes[i] = finish(h1[i] ^ t1[i], h2[i] ^ t2[i], lengths[i])[0]
             else:
                 for i in range(count):
-                    hashes[i] = finish(h1[row, i] ^ t1[i], h2[row, i] ^ t2[i], lengths[i])[0]
-            _reduce(hashes, count, buckets, out[row, start : start + count])
+                    hashes[i] = finish(seed ^ t1[i], seed ^ t2[i], lengths[i])[0]
+            _reduce(hashes, buckets, out[row, start : start + count])

@@ -93,15 +93,24 @@ def _of_words(words: murmur.U64, seed: np.uint64, out: U32) -> None:
 
 @compiled
 def _of_runs(offsets: murmur.Offsets, data: U8, seed: np.uint64, out: U32) -> None:
-    h1 = np.empty(RUNS, np.uint64)
-    h2 = np.empty(RUNS, np.uint64)
+    seeds = np.full(1, seed)
+    heads = np.empty((2, 1, RUNS), np.uint64)
+    tails = np.empty((2, RUNS), np.uint64)
     lengths = np.empty(RUNS, np.uint64)
+    h1, h2 = heads[0, 0], heads[1, 0]
+    t1, t2 = tails[0], tails[1]
     for start in range(0, out.size, RUNS):
         part = out[start : start + RUNS]
-        mix_runs(offsets[start : start + part.size + 1], data, seed, h1, h2, lengths)
+        runs = offsets[start : start + part.size + 1]
+        whole = mix_runs(runs, data, seeds, heads, tails, lengths)
+        if whole:
+            for i in range(part.size):
+                t1[i], t2[i] = finish(h1[i] ^ t1[i], h2[i] ^ t2[i], lengths[i])
+        else:
+            for i in range(part.size):
+                t1[i], t2[i] = finish(seed ^ t1[i], seed ^ t2[i], lengths[i])
         for i in range(part.size):
-            first, second = finish(h1[i], h2[i], lengths[i])
-            part[i] = _coupon(first, second)
+            part[i] = _coupon(t1[i], t2[i])
 
 
 @compiled
@@ -110,7 +119,8 @@ def _fold(coupons: U32, mask: np.uint32, registers: U8) -> None:
         coupon = coupons[i]
         value = np.uint8(coupon >> np.uint32(26))
         at = coupon & mask
-        registers[at] = max(registers[at], value)
+        if value > registers[at]:
+            registers[at] = value
 
 
 @compiled

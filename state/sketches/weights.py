@@ -56,6 +56,11 @@ def exact_sum(weights: npt.NDArray[Any], largest: int | None = None) -> int:
 
 def tally(places: U32, weights: I64 | None, counters: I64) -> None:
     """Add 1, or each weight, to the counter at each place, which must exist."""
+    tally_rows(places[np.newaxis], weights, counters[np.newaxis])
+
+
+def tally_rows(places: U32, weights: I64 | None, counters: I64) -> None:
+    """Tally each row: (rows, T) places, (T,) weights, (rows, N) counters."""
     if weights is None:
         _tally(places, counters)
     else:
@@ -79,11 +84,15 @@ def entry_weights(column: pa.DictionaryArray, weights: I64 | None) -> I64:
 
 @compiled
 def _tally(places: U32, counters: I64) -> None:
-    for i in range(places.size):
-        counters[places[i]] += 1
+    for row in range(len(places)):
+        own = counters[row]
+        for place in places[row]:
+            own[place] += 1
 
 
 @compiled
 def _tally_weights(places: U32, weights: I64, counters: I64) -> None:
-    for i in range(places.size):
-        counters[places[i]] += weights[i]
+    for row in range(len(places)):
+        own, at = counters[row], places[row]
+        for i in range(weights.size):
+            own[at[i]] += weights[i]

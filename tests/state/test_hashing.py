@@ -21,11 +21,15 @@ def test_binary_equals_mmh3(values: list[bytes], seed: int) -> None:
     ]
 
 
-@pytest.mark.parametrize("longest", [15, 16, 127, 128, 144, 1000])
+LENGTHS = [(0, n) for n in (15, 16, 127, 128, 144, 1000)]
+LENGTHS += [(36, 36), (32, 32), (8, 8), (32, 40), (32, 41), (16, 60), (140, 141), (150, 300)]
+
+
+@pytest.mark.parametrize(("shortest", "longest"), LENGTHS)
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
-def test_many_runs_of_all_lengths_equal_mmh3(kind: pa.DataType, longest: int) -> None:
+def test_many_runs_equal_mmh3(kind: pa.DataType, shortest: int, longest: int) -> None:
     rng = np.random.default_rng(longest)
-    values = [rng.bytes(int(size)) for size in rng.integers(longest + 1, size=2500)]
+    values = [rng.bytes(int(size)) for size in rng.integers(shortest, longest + 1, size=2500)]
     expected = [reference(v, 7) for v in values]
     assert hash64(pa.array(values, kind), 7).tolist() == expected
     seeds = np.full(len(values), 7, np.uint64)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from state.murmur import (
+    RUNS,
     canonical_floats,
     clear_nulls,
     compiled,
@@ -20,9 +21,11 @@ from state.murmur import (
 @compiled
 def pair_of_bytes(data, at, length, seed):
     offsets = np.array([at, at + length], np.int64)
-    h1, h2, lengths = np.empty(1, np.uint64), np.empty(1, np.uint64), np.empty(1, np.uint64)
-    mix_runs(offsets, data, seed, h1, h2, lengths)
-    return finish(h1[0], h2[0], lengths[0])
+    heads, tails = np.empty((2, 1, RUNS), np.uint64), np.empty((2, RUNS), np.uint64)
+    lengths = np.empty(RUNS, np.uint64)
+    if not mix_runs(offsets, data, np.full(1, seed), heads, tails, lengths):
+        heads[:, 0, 0] = seed
+    return finish(heads[0, 0, 0] ^ tails[0, 0], heads[1, 0, 0] ^ tails[1, 0], lengths[0])
 
 
 @compiled
@@ -51,9 +54,10 @@ def test_words_are_eight_bytes(word: int, seed: int) -> None:
     assert pair_of_word(np.uint64(word), np.uint64(seed)) == expected
 
 
-@pytest.mark.parametrize("bit", [0, 1, 31, 32, 63])
+@pytest.mark.parametrize("bit", range(64))
 def test_leading_zeros(bit: int) -> None:
-    assert zeros_of(np.uint64(1 << bit)) == 63 - bit
+    for word in (1 << bit, (2 << bit) - 1, (1 << bit) + (1 << bit >> 1)):
+        assert zeros_of(np.uint64(word)) == 63 - bit
     assert zeros_of(np.uint64(0)) == 64
 
 
