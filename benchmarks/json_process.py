@@ -43,8 +43,17 @@ class JsonProcess:
         """The process' number."""
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """End it; who waits for its answer gets none."""
+        self._process.kill()
+
     def close(self) -> None:
-        """End it."""
+        """End it, and let go of it."""
         self._process.kill()
         self._process.communicate()
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import bytewax.operators as op
@@ -28,10 +27,12 @@ class ReplicaFlow:
 
     Args:
         mesh: Its end of the mesh, which starts at once.
+        failed: Called with what the flow failed of, in a thread of its own.
     """
 
-    def __init__(self, mesh: QuicMesh) -> None:
+    def __init__(self, mesh: QuicMesh, failed: Callable[[BaseException], None]) -> None:
         self._mesh = mesh
+        self._failed = failed
         self._meshes = Meshes([mesh])
         self._meshes.start()
         self._notes: Counter[str] = Counter()
@@ -67,9 +68,8 @@ class ReplicaFlow:
     def _run(self, flow: Dataflow) -> None:
         try:
             run_main(flow)
-        except Exception:
-            # The benchmark would wait for answers in vain.
-            traceback.print_exc()
+        except Exception as error:
+            self._failed(error)
 
     def _committed(self, item: tuple[str, Committed]) -> None:
         self._history.update(item[1].digest)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -13,7 +14,18 @@ import msgspec
 
 from benchmarks.json_process import JsonProcess, ProcessFailed
 from benchmarks.pbft_load import Load
-from benchmarks.pbft_orders import CLIENT, Answered, Ask, Begin, End, Order, Peers, Tell, Told
+from benchmarks.pbft_orders import (
+    CLIENT,
+    FAILED,
+    Answered,
+    Ask,
+    Begin,
+    End,
+    Order,
+    Peers,
+    Tell,
+    Told,
+)
 from connectors.quic import Limits
 from connectors.quic.certificates import make_authority, make_node
 from connectors.testing.relay import UdpRelay
@@ -23,6 +35,8 @@ from state.pbft import Settings
 _RUN = "from benchmarks.pbft_node import main; main()"
 _PATIENCE = 120.0
 _SETTLE = 20.0
+_WATCH = 0.1
+"""Seconds between two looks at whether all replicas run."""
 T = TypeVar("T")
 
 
@@ -36,9 +50,12 @@ class Process(JsonProcess):
         """Wait for the answer to the oldest order.
 
         Raises:
-            ProcessFailed: there is none.
+            ProcessFailed: there is none; with the reason, if the process said one.
         """
-        return msgspec.json.decode(self.answer(), type=kind)
+        line = self.answer()
+        if line.startswith(FAILED):
+            raise ProcessFailed(line[len(FAILED) :].decode().strip())
+        return msgspec.json.decode(line, type=kind)
 
 
 class Pool:
@@ -137,14 +154,46 @@ class Running:
         """Have the client make requests.
 
         Raises:
-            ProcessFailed: they were not answered.
+            ProcessFailed: they were not answered, or a replica failed, which is told at once.
         """
         client = self.peers[CLIENT]
         client.give(Ask(load))
-        answered = client.result(Answered)
+        with self._watched():
+            answered = client.result(Answered)
         if answered.error:
             raise ProcessFailed(answered.error)
         return answered
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Do not wait for the client when a replica has failed."""
+        done = threading.Event()
+        failed: list[str] = []
+
+        def watch() -> None:
+            while not failed and not done.wait(_WATCH):
+                failed.extend(name for name, peer in self.peers.items() if peer.ended)
+            if failed and CLIENT not in failed:
+                self.peers[CLIENT].kill()
+
+        watcher = threading.Thread(target=watch, name="watch")
+        watcher.start()
+        try:
+            yield
+        except ProcessFailed as error:
+            if not failed or failed[0] == CLIENT:
+                raise
+            raise ProcessFailed(f"{failed[0]} failed: {self._reason(failed[0])}") from error
+        finally:
+            done.set()
+            watcher.join()
+
+    def _reason(self, name: str) -> str:
+        try:
+            self.peers[name].result(Told)
+        except ProcessFailed as error:
+            return str(error)
+        return "it ended"
 
     def told(self) -> dict[str, Told]:
         """Return how all are doing."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import os
 import resource
 import shutil
 import sys
 import time
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 import uvloop
@@ -24,6 +26,7 @@ from benchmarks.pbft_loop import ClientLoop, ReplicaLoop
 from benchmarks.pbft_orders import (
     CLIENT,
     CLUSTER,
+    FAILED,
     Answered,
     Ask,
     Begin,
@@ -73,6 +76,17 @@ def make_keys(begin: Begin) -> Keys:
     return Keys(identity(begin.name), roster, [identity(CLIENT).public])
 
 
+def fail(error: BaseException) -> NoReturn:
+    """End this process, and answer why to whoever waits for it, or for what depends on it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    traceback.print_exception(error)
+    reason = " ".join("".join(traceback.format_exception_only(error)).split())
+    sys.stdout.buffer.write(FAILED + reason.encode() + b"\n")
+    sys.stdout.buffer.flush()
+    os._exit(1)
+
+
 class Node:
     """One process in one group."""
 
@@ -84,7 +98,7 @@ class Node:
             from benchmarks.pbft_flow import ReplicaFlow
 
             assert isinstance(mesh, QuicMesh)
-            self.flow = ReplicaFlow(mesh)
+            self.flow = ReplicaFlow(mesh, fail)
         self.group = Group(CLUSTER, begin.replicas)
         self.replica: ReplicaLoop | None = None
         self.client: ClientLoop | None = None

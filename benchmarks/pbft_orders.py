@@ -10,6 +10,8 @@ from state.pbft import Settings
 
 CLIENT = "client"
 CLUSTER = "benchmark"
+FAILED = b"!"
+"""With this begins the last line of a process that cannot go on; why follows."""
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True, kw_only=True):

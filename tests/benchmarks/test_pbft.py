@@ -1,13 +1,17 @@
 """The consensus benchmark measures, and replicas and transports agree."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from benchmarks.json_process import ProcessFailed
 from benchmarks.pbft import QUICK, main
+from benchmarks.pbft_group import Pool, Running
 from benchmarks.pbft_load import Load, Results
-from state.pbft import Operation
+from connectors.quic import Limits
+from state.pbft import Operation, Settings
 from state.pbft.machines.store import Store, Written, result
 
 
@@ -39,6 +43,18 @@ def test_rivals_are_measured_where_the_kernel_loses_packets(
     [found] = line["sides"].values()
     assert found["p50"][0] > 0
     assert any(text.startswith("the kernel dropped") for text in lines)
+
+
+def test_a_flow_that_fails_ends_the_measurement_and_says_why(tmp_path: Path) -> None:
+    settings = Settings(checkpoint=4)
+    with (
+        Pool(tmp_path, 4) as pool,
+        Running(pool, 4, "dataflow", settings, limits=Limits()) as running,
+    ):
+        running.ask(Load(1, 1, 1, "a"))
+        shutil.rmtree(tmp_path / "logs" / "r2")  # where its vote log is to be written anew
+        with pytest.raises(ProcessFailed, match=r"r2 failed: FileNotFoundError.*logs/r2"):
+            running.ask(Load(10_000, 1, 1, "b"))
 
 
 @pytest.mark.parametrize("numbers", [[0, 1, 2, 3, 4, 5], [1, 0, 3, 2, 5, 4], [1, 3, 5, 0, 2, 4]])
