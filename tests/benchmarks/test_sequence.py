@@ -8,18 +8,8 @@ import json
 import pytest
 
 from benchmarks import sequence
-from benchmarks.sequence import (
-    Loro,
-    Ours,
-    Pycrdt,
-    Step,
-    generate,
-    load,
-    plain,
-    read,
-    replay,
-    schedule,
-)
+from benchmarks.sequence import Step, generate, load, plain, read, replay, schedule
+from benchmarks.sequence_rivals import Loro, Ours, Pycrdt
 
 
 def test_replacing_a_text_is_two_operations():

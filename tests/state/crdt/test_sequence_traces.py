@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.sequence import Ours, Pycrdt, read, replay
+from benchmarks.sequence import read, replay
+from benchmarks.sequence_rivals import Ours, Pycrdt
 from state.crdt.sequence import Sequence
 
 TRACES = Path(__file__).resolve().parents[4] / "shared" / "data" / "editing-traces"
