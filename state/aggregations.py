@@ -12,7 +12,7 @@ and those that are not numbers.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ import pyarrow as pa
 from state.dense_groups import DenseGroups
 
 DenseParts: TypeAlias = dict[str, pa.Array] | None
+Which: TypeAlias = Literal["min", "max"]
 
 
 class Count(msgspec.Struct, frozen=True, tag=True):
@@ -80,58 +81,47 @@ class Sum(msgspec.Struct, frozen=True, tag=True):
         return pl.col(f"{name}.sum")
 
 
-class Min(msgspec.Struct, frozen=True, tag=True):
+class _Extreme(msgspec.Struct, frozen=True):
+    """Keep the smallest or the largest value of a column."""
+
+    column: str
+    _which: ClassVar[Which]
+
+    def inputs(self) -> list[str]:
+        """Return the columns that are read."""
+        return [self.column]
+
+    def fold(self) -> dict[str, pl.Expr]:
+        """Return the parts of a group of rows."""
+        return {self._which: _extreme(pl.col(self.column), self._which)}
+
+    def dense(self, rows: DenseGroups) -> DenseParts:
+        """Return what `fold` does, or None if these columns are not for it."""
+        x = rows.numbers(self.column)
+        if x is None:
+            return None
+        found = rows.min(x) if self._which == "min" else rows.max(x)
+        return {self._which: rows.typed(found, self.column)}
+
+    def join(self, name: str) -> dict[str, pl.Expr]:
+        """Return the parts of a group of parts."""
+        return {self._which: _extreme(pl.col(f"{name}.{self._which}"), self._which)}
+
+    def read(self, name: str) -> pl.Expr:
+        """Return the value."""
+        return pl.col(f"{name}.{self._which}")
+
+
+class Min(_Extreme, frozen=True, tag=True):
     """Keep the smallest value of a column, in the column's type; null where there is none."""
 
-    column: str
-
-    def inputs(self) -> list[str]:
-        """Return the columns that are read."""
-        return [self.column]
-
-    def fold(self) -> dict[str, pl.Expr]:
-        """Return the parts of a group of rows."""
-        return {"min": pl.col(self.column).min()}
-
-    def dense(self, rows: DenseGroups) -> DenseParts:
-        """Return what `fold` does, or None if these columns are not for it."""
-        x = rows.numbers(self.column)
-        return None if x is None else {"min": rows.typed(rows.min(x), self.column)}
-
-    def join(self, name: str) -> dict[str, pl.Expr]:
-        """Return the parts of a group of parts."""
-        return {"min": pl.col(f"{name}.min").min()}
-
-    def read(self, name: str) -> pl.Expr:
-        """Return the value."""
-        return pl.col(f"{name}.min")
+    _which: ClassVar[Which] = "min"
 
 
-class Max(msgspec.Struct, frozen=True, tag=True):
+class Max(_Extreme, frozen=True, tag=True):
     """Keep the largest value of a column, in the column's type; null where there is none."""
 
-    column: str
-
-    def inputs(self) -> list[str]:
-        """Return the columns that are read."""
-        return [self.column]
-
-    def fold(self) -> dict[str, pl.Expr]:
-        """Return the parts of a group of rows."""
-        return {"max": pl.col(self.column).max()}
-
-    def dense(self, rows: DenseGroups) -> DenseParts:
-        """Return what `fold` does, or None if these columns are not for it."""
-        x = rows.numbers(self.column)
-        return None if x is None else {"max": rows.typed(rows.max(x), self.column)}
-
-    def join(self, name: str) -> dict[str, pl.Expr]:
-        """Return the parts of a group of parts."""
-        return {"max": pl.col(f"{name}.max").max()}
-
-    def read(self, name: str) -> pl.Expr:
-        """Return the value."""
-        return pl.col(f"{name}.max")
+    _which: ClassVar[Which] = "max"
 
 
 class Mean(msgspec.Struct, frozen=True, tag=True):
@@ -226,85 +216,64 @@ class Var(msgspec.Struct, frozen=True, tag=True):
         return pl.when(n > 1).then(pl.col(f"{name}.m2") / (n - 1))
 
 
-class First(msgspec.Struct, frozen=True, tag=True):
+class _AtTime(msgspec.Struct, frozen=True):
+    """Keep the value of a column at the earliest or the latest time."""
+
+    column: str
+    time: str = "time"
+    _which: ClassVar[Which]
+
+    def inputs(self) -> list[str]:
+        """Return the columns that are read."""
+        return [self.column, self.time]
+
+    def fold(self) -> dict[str, pl.Expr]:
+        """Return the parts of a group of rows."""
+        return self._choose(pl.col(self.column), pl.col(self.time))
+
+    def dense(self, rows: DenseGroups) -> DenseParts:
+        """Return what `fold` does, or None if these columns are not for it."""
+        x, time = rows.numbers(self.column), rows.numbers(self.time)
+        if x is None or time is None:
+            return None
+        of = rows.min if self._which == "min" else rows.max
+        known = of(time)
+        there = np.flatnonzero(time == rows.spread(known))
+        return {
+            "time": rows.typed(known, self.time),
+            "value": rows.typed(of(x[there], there), self.column),
+        }
+
+    def join(self, name: str) -> dict[str, pl.Expr]:
+        """Return the parts of a group of parts."""
+        return self._choose(pl.col(f"{name}.value"), pl.col(f"{name}.time"))
+
+    def read(self, name: str) -> pl.Expr:
+        """Return the value."""
+        return pl.col(f"{name}.value")
+
+    def _choose(self, value: pl.Expr, time: pl.Expr) -> dict[str, pl.Expr]:
+        known = _extreme(time.filter(value.is_not_null()), self._which)
+        return {"time": known, "value": _extreme(value.filter(time == known), self._which)}
+
+
+class First(_AtTime, frozen=True, tag=True):
     """Keep the value of a column at the earliest time; of equal times the smallest value.
 
     The tie-break is by value because arrival order is not the same for all ways to merge.
     """
 
-    column: str
-    time: str = "time"
-
-    def inputs(self) -> list[str]:
-        """Return the columns that are read."""
-        return [self.column, self.time]
-
-    def fold(self) -> dict[str, pl.Expr]:
-        """Return the parts of a group of rows."""
-        return self._choose(pl.col(self.column), pl.col(self.time))
-
-    def dense(self, rows: DenseGroups) -> DenseParts:
-        """Return what `fold` does, or None if these columns are not for it."""
-        x, time = rows.numbers(self.column), rows.numbers(self.time)
-        if x is None or time is None:
-            return None
-        known = rows.min(time)
-        there = np.flatnonzero(time == rows.spread(known))
-        return {
-            "time": rows.typed(known, self.time),
-            "value": rows.typed(rows.min(x[there], there), self.column),
-        }
-
-    def join(self, name: str) -> dict[str, pl.Expr]:
-        """Return the parts of a group of parts."""
-        return self._choose(pl.col(f"{name}.value"), pl.col(f"{name}.time"))
-
-    def read(self, name: str) -> pl.Expr:
-        """Return the value."""
-        return pl.col(f"{name}.value")
-
-    def _choose(self, value: pl.Expr, time: pl.Expr) -> dict[str, pl.Expr]:
-        known = time.filter(value.is_not_null()).min()
-        return {"time": known, "value": value.filter(time == known).min()}
+    _which: ClassVar[Which] = "min"
 
 
-class Last(msgspec.Struct, frozen=True, tag=True):
+class Last(_AtTime, frozen=True, tag=True):
     """Keep the value of a column at the latest time; of equal times the largest value."""
 
-    column: str
-    time: str = "time"
+    _which: ClassVar[Which] = "max"
 
-    def inputs(self) -> list[str]:
-        """Return the columns that are read."""
-        return [self.column, self.time]
 
-    def fold(self) -> dict[str, pl.Expr]:
-        """Return the parts of a group of rows."""
-        return self._choose(pl.col(self.column), pl.col(self.time))
-
-    def dense(self, rows: DenseGroups) -> DenseParts:
-        """Return what `fold` does, or None if these columns are not for it."""
-        x, time = rows.numbers(self.column), rows.numbers(self.time)
-        if x is None or time is None:
-            return None
-        known = rows.max(time)
-        there = np.flatnonzero(time == rows.spread(known))
-        return {
-            "time": rows.typed(known, self.time),
-            "value": rows.typed(rows.max(x[there], there), self.column),
-        }
-
-    def join(self, name: str) -> dict[str, pl.Expr]:
-        """Return the parts of a group of parts."""
-        return self._choose(pl.col(f"{name}.value"), pl.col(f"{name}.time"))
-
-    def read(self, name: str) -> pl.Expr:
-        """Return the value."""
-        return pl.col(f"{name}.value")
-
-    def _choose(self, value: pl.Expr, time: pl.Expr) -> dict[str, pl.Expr]:
-        known = time.filter(value.is_not_null()).max()
-        return {"time": known, "value": value.filter(time == known).max()}
+def _extreme(values: pl.Expr, which: Which) -> pl.Expr:
+    return values.min() if which == "min" else values.max()
 
 
 Aggregation: TypeAlias = Count | Sum | Min | Max | Mean | Var | First | Last
