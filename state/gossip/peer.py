@@ -1,10 +1,9 @@
-"""The peer: takes events, has effects, and joins the parts of the protocol."""
+"""The peer: takes events, has effects, and holds the parts of the protocol."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from state.gossip.detector import Detector
 from state.gossip.events import (
@@ -15,7 +14,6 @@ from state.gossip.events import (
     Member,
     Publish,
     Received,
-    Rejected,
     Settings,
     SnapshotTaken,
     Start,
@@ -25,35 +23,10 @@ from state.gossip.events import (
     Unreachable,
     Update,
 )
+from state.gossip.inbox import Inbox
 from state.gossip.log import Log
 from state.gossip.members import Members, member_of
-from state.gossip.messages import (
-    Ack,
-    AnyMessage,
-    Cut,
-    Digest,
-    Disconnect,
-    Fact,
-    Facts,
-    ForwardJoin,
-    Have,
-    Join,
-    MessageError,
-    Nack,
-    Neighbour,
-    News,
-    Ping,
-    PingFor,
-    Range,
-    Rows,
-    Shuffle,
-    Shuffled,
-    Sketch,
-    Snapshot,
-    Spans,
-    Want,
-    decode,
-)
+from state.gossip.messages import Fact, Range
 from state.gossip.overlay import Overlay
 from state.gossip.port import Port
 from state.gossip.reconciler import Reconciler
@@ -63,8 +36,6 @@ from state.gossip.spreader import Spreader
 from state.gossip.stability import Stability
 from state.gossip.statistics import Statistics, Traffic
 
-_ANSWER = 4 << 20
-_ENVELOPE = 1 << 20
 _LINGER = 5
 _NEVER = float("inf")
 
@@ -161,30 +132,18 @@ class Peer:
         self._running = False
         self._leaving = _NEVER
         self._next_round = _NEVER
-        self._received = 0
-        self._rejected = 0
-        self._handlers: dict[type, Callable[[str, Any], None]] = {
-            Join: self._on_join,
-            ForwardJoin: self._on_forward,
-            Neighbour: self._on_neighbour,
-            Disconnect: lambda sender, message: self._overlay.disconnected(sender),
-            Shuffle: self._overlay.shuffled,
-            Shuffled: lambda sender, message: self._overlay.offered(message.addresses),
-            Ping: self._on_ping,
-            Ack: self._detector.answered,
-            PingFor: self._detector.asked,
-            Nack: lambda sender, message: self._detector.refused(message),
-            Digest: self._reconciler.digest,
-            Have: lambda sender, message: self._spreader.offered(sender, message.ranges),
-            Want: self._on_want,
-            News: self._on_news,
-            Rows: self._reconciler.rows,
-            Facts: self._reconciler.facts,
-            Sketch: self._reconciler.sketch,
-            Spans: self._reconciler.spans,
-            Snapshot: self._on_snapshot,
-            Cut: self._stability.receive,
-        }
+        self._inbox = Inbox(
+            port,
+            self._members,
+            self._overlay,
+            self._detector,
+            self._seen,
+            self._log,
+            self._spreader,
+            self._reconciler,
+            self._snapshots,
+            self._stability,
+        )
 
     # -- what it knows ----------------------------------------------------------------------------
 
@@ -256,8 +215,8 @@ class Peer:
         return Statistics(
             messages_sent=dict(port.sent),
             bytes_sent=port.bytes_sent,
-            messages_received=self._received,
-            rejected=self._rejected,
+            messages_received=self._inbox.received,
+            rejected=self._inbox.rejected,
             payloads=Traffic(traffic.sent, traffic.received, traffic.duplicates, traffic.refused),
             snapshots_given=snapshots.given,
             snapshots_taken=snapshots.taken,
@@ -291,7 +250,7 @@ class Peer:
             port.now = event.now
         if isinstance(event, Received):
             if self._running:
-                self._receive(event.sender, event.data)
+                self._inbox.take(event.sender, event.data)
         elif isinstance(event, Tick):
             if self._running:
                 self._tick()
@@ -394,62 +353,6 @@ class Peer:
         if far:
             return far[0]
         return active[at % len(active)] if active else None
-
-    # -- messages ---------------------------------------------------------------------------------
-
-    def _receive(self, sender: str, data: bytes) -> None:
-        self._received += 1
-        try:
-            if sender == self.address or not 0 < len(sender) <= 255:
-                raise MessageError("it does not come from another peer")
-            message: AnyMessage = decode(data, self.settings.max_snapshot + _ENVELOPE)
-            self._handlers[type(message)](sender, message)
-        except MessageError as error:
-            self._rejected += 1
-            self._port.emit(Rejected(sender, str(error)))
-
-    def _on_join(self, sender: str, message: Join) -> None:
-        if message.fact.address != sender:
-            raise MessageError(f"it asks to let {message.fact.address} in")
-        better = self._members.learn([message.fact])
-        if better:
-            self._reconciler.tell(sender, better)
-            known = self._members.get(message.fact.name)
-            if known is not None and known.incarnation > message.fact.incarnation:
-                return
-        self._overlay.joined(sender, message)
-        self._reconciler.begin(sender)
-
-    def _on_forward(self, sender: str, message: ForwardJoin) -> None:
-        self._members.learn([message.fact])
-        self._overlay.forwarded(sender, message)
-
-    def _on_neighbour(self, sender: str, message: Neighbour) -> None:
-        self._overlay.neighbour(sender, message)
-        if message.answer:
-            self._reconciler.begin(sender)
-
-    def _on_ping(self, sender: str, message: Ping) -> None:
-        self._overlay.pinged(sender, message.linked)
-        self._detector.pinged(sender, message)
-
-    def _on_want(self, sender: str, message: Want) -> None:
-        updates, absent, whole = self._log.select(message.ranges, _ANSWER)
-        if updates or not whole:
-            self._spreader.send_news([sender], updates, more=not whole)
-        if any(self._seen.has_any(row) for row in absent):
-            self._snapshots.want(sender)
-
-    def _on_news(self, sender: str, message: News) -> None:
-        self._spreader.receive(sender, message.updates)
-        if self._spreader.requests.hurry(sender, more=message.more):
-            self._reconciler.begin(sender)
-
-    def _on_snapshot(self, sender: str, message: Snapshot) -> None:
-        cut = self._snapshots.take(message, self._stability.stable)
-        if cut is not None:
-            self._spreader.requests.settled(sender)
-            self._stability.advance(cut)
 
     # -- what the parts tell each other -----------------------------------------------------------
 
