@@ -3,7 +3,7 @@
 import itertools
 import struct
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
@@ -21,15 +21,9 @@ from state.aggregates import Aggregates
 from state.aggregations import Count, Min, Sum
 from state.mergeable import Algebra, seal, unseal
 from state.schemas import TIME
+from tests.operators.window.rows import START, Row, seconds
 
-START = datetime(2024, 1, 1, tzinfo=UTC)
 SCHEMA = pa.schema([("time", TIME), ("user", pa.string()), ("x", pa.int64())])
-Row = tuple[int, str, int]
-"""Seconds after START, user, x."""
-
-
-def seconds(n: float) -> timedelta:
-    return timedelta(seconds=n)
 
 
 class Bag:

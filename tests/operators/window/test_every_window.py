@@ -1,7 +1,7 @@
 """What all windows have in common: order, lateness, recovery, and what they refuse."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +12,12 @@ from bytewax.dataflow import Dataflow
 from bytewax.errors import BytewaxRuntimeError
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSource, run_main
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.window import session, sliding, tumbling, tumbling_aggregate
 from state.schemas import TIME
-
-START = datetime(2024, 1, 1, tzinfo=UTC)
-Row = tuple[int, str, int]
-"""Seconds after START, user, x."""
-
-
-def seconds(n: float) -> timedelta:
-    return timedelta(seconds=n)
-
-
-rows_of = st.lists(st.tuples(st.integers(-30, 60), st.sampled_from("ab")), max_size=25).map(
-    lambda rows: [(t, user, x) for x, (t, user) in enumerate(rows)]
-)
-cuts_of = st.lists(st.integers(0, 25), max_size=4)
-few = settings(max_examples=25)
+from tests.operators.window.rows import START, Row, cuts_of, few, rows_of, seconds
 
 
 @few

@@ -1,29 +1,15 @@
 """Session windows against Bytewax's own, and where they join."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import bytewax.operators.windowing as w
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from operators.window import session
-
-START = datetime(2024, 1, 1, tzinfo=UTC)
-Row = tuple[int, str, int]
-"""Seconds after START, user, x."""
-
-
-def seconds(n: float) -> timedelta:
-    return timedelta(seconds=n)
-
-
-rows_of = st.lists(st.tuples(st.integers(-30, 60), st.sampled_from("ab")), max_size=25).map(
-    lambda rows: [(t, user, x) for x, (t, user) in enumerate(rows)]
-)
-cuts_of = st.lists(st.integers(0, 25), max_size=4)
-few = settings(max_examples=25)
+from tests.operators.window.rows import Row, cuts_of, few, rows_of, seconds
 
 
 @few

@@ -1,6 +1,5 @@
 """Sliding windows against `group_by_dynamic` and `rolling` of Polars, and of lagged moments."""
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,13 +11,7 @@ import pytest
 from operators.window import sliding
 from state.mergeable import Algebra
 from state.moments import LaggedMoments
-
-START = datetime(2024, 1, 1, tzinfo=UTC)
-
-
-def seconds(n: float) -> timedelta:
-    return timedelta(seconds=n)
-
+from tests.operators.window.rows import START, seconds
 
 SHAPES = [(4, 4), (6, 2), (6, 4), (7, 1), (5, 3)]
 

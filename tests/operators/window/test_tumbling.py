@@ -1,29 +1,13 @@
 """Tumbling windows against Bytewax's own, and as tables."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import bytewax.operators.windowing as w
 from bytewax.testing import run_main
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 
 from operators.window import tumbling, tumbling_aggregate
-
-START = datetime(2024, 1, 1, tzinfo=UTC)
-Row = tuple[int, str, int]
-"""Seconds after START, user, x."""
-
-
-def seconds(n: float) -> timedelta:
-    return timedelta(seconds=n)
-
-
-rows_of = st.lists(st.tuples(st.integers(-30, 60), st.sampled_from("ab")), max_size=25).map(
-    lambda rows: [(t, user, x) for x, (t, user) in enumerate(rows)]
-)
-cuts_of = st.lists(st.integers(0, 25), max_size=4)
-few = settings(max_examples=25)
+from tests.operators.window.rows import START, Row, cuts_of, few, rows_of, seconds
 
 
 @few
