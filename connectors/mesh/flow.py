@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,8 @@ from connectors.mailbox import Mailbox
 from connectors.mesh.mesh import Mesh
 from connectors.quic.address import parse
 from connectors.quic.loop import loop, run
+
+log = logging.getLogger("braidflow.mesh")
 
 _MOST = 4096
 """Messages handed to the flow at a time, at most."""
@@ -110,10 +113,12 @@ class Meshes:
                 raise
 
     def stop(self) -> None:
-        """Close the sockets."""
+        """Close the sockets; say what was dropped."""
         if self._started:
             self._started = False
             run(self._stop())
+            if self.dropped:
+                log.warning("%d messages were dropped: the flow was too slow", self.dropped)
 
     def take(self) -> list[tuple[str, Received]]:
         """Return what has come, or nothing after a short wait.

@@ -1,7 +1,8 @@
 """The event loop of all QUIC links of a process, in a thread of its own.
 
 Bytewax's workers block; sockets must not wait for them. Worker threads hand work over with
-``loop().call_soon_threadsafe`` and never touch a connection themselves.
+``loop().call_soon_threadsafe``; what they send themselves they send under a connection's lock
+(:mod:`connectors.quic.datagrams`).
 """
 
 from __future__ import annotations

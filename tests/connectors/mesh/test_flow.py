@@ -63,7 +63,9 @@ def test_an_address_in_use() -> None:
         assert first._transport.is_closing(), "no socket is left open"
 
 
-def test_what_the_flow_is_too_slow_for_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_flow_is_too_slow_for_is_counted_and_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("connectors.mesh.flow._WAITING", 10)
     mesh = UdpMesh("a", "127.0.0.1:0")
     meshes = Meshes([mesh])
@@ -74,3 +76,4 @@ def test_what_the_flow_is_too_slow_for_is_counted(monkeypatch: pytest.MonkeyPatc
     assert meshes.take() == [("a", Received("b", b"hello"))] * 10
     assert meshes.take() == []
     meshes.stop()
+    assert caplog.messages == ["5 messages were dropped: the flow was too slow"]
