@@ -1,13 +1,22 @@
 """What a host of `benchmarks.tree` knows: the same questions in our sketches and in `datasketches`.
 
-A leaf is an agent. What it knows is one row: a user, an endpoint, a latency: a sketch of one item
-is that item. A host holds the rows of its leaves in columns and merges them all into its own
-state, which is what goes up the tree. Both sides answer
+A leaf is an agent. What it knows is one row: a user, an endpoint, a latency. A sketch of one item
+is that item, so a leaf's own state is its row, and a host that folds rows merges its leaves. Sides
+differ in how a host of the rival is given the leaves' states:
 
-    distinct users      Hll(lg_k=12)          hll_sketch(12), value by value
-    busiest endpoints   HeavyHitters(256)     frequent_items_sketch of 512 slots, value by value
-    latency             Kll(200)              kll_doubles_sketch(200), an array at a time
-    256 of the users    Reservoir             var_opt_sketch(256), value by value
+    ours      columns of all leaves at once
+    items     one call of the library for every leaf and sketch: this is the comparison
+    arrays    the same, but all latencies in one call: of these sketches only `kll_doubles_sketch`
+              takes arrays
+
+The rival is treated kindly in both. It need not make and merge an object of the library for every
+leaf; its values are Python objects before the clock starts; it calls by the fastest loop there is.
+Both sides answer
+
+    distinct users      Hll(lg_k=12)          hll_sketch(12)
+    busiest endpoints   HeavyHitters(256)     frequent_items_sketch of 512 slots
+    latency             Kll(200)              kll_doubles_sketch(200)
+    256 of the users    Reservoir             var_opt_sketch(256)
 
 and ours counts, sums and squares latencies exactly besides (`Moments`).
 """
@@ -16,6 +25,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -34,6 +44,7 @@ from state.product import Product
 from state.sketches import HeavyHitters, Hll, Kll, Moments, Reservoir
 
 ENDPOINTS = 2000
+RIVALS = ("items", "arrays")
 _SIZES = struct.Struct("<4I")
 
 
@@ -76,11 +87,12 @@ def ours(host: int) -> Product:
     )
 
 
-class Theirs:
-    """A host's state in `datasketches`.
+Rows = tuple[list[int], list[int], list[float] | np.ndarray]
+"""Users, endpoints and latencies as `Theirs` takes them."""
 
-    The values are Python ints before the clock starts; see `prepare`.
-    """
+
+class Theirs:
+    """A host's state in `datasketches`."""
 
     def __init__(self) -> None:
         self.distinct = hll_sketch(12)
@@ -88,13 +100,16 @@ class Theirs:
         self.quantiles = kll_doubles_sketch(200)
         self.sample = var_opt_sketch(256)
 
-    def update(self, rows: tuple[list[int], list[int], np.ndarray]) -> None:
-        """Merge the rows of leaves, by the fastest loop there is."""
+    def update(self, rows: Rows) -> None:
+        """Merge the rows of leaves, one by one but for latencies that are an array."""
         users, endpoints, ms = rows
-        deque(map(self.distinct.update, users), maxlen=0)
-        deque(map(self.frequent.update, endpoints), maxlen=0)
-        self.quantiles.update(ms)
-        deque(map(self.sample.update, users), maxlen=0)
+        _each(self.distinct.update, users)
+        _each(self.frequent.update, endpoints)
+        if isinstance(ms, list):
+            _each(self.quantiles.update, ms)
+        else:
+            self.quantiles.update(ms)
+        _each(self.sample.update, users)
 
     def merge(self, other: Theirs) -> None:
         """Merge what a child knows."""
@@ -135,10 +150,16 @@ class Theirs:
         return state
 
 
-def prepare(batch: pa.RecordBatch) -> tuple[list[int], list[int], np.ndarray]:
-    """Return rows as `Theirs.update` takes them."""
-    users, endpoints, ms = batch.columns
-    return users.to_pylist(), endpoints.to_pylist(), ms.to_numpy().copy()
+def _each(update: Callable[[Any], None], values: Iterable[Any]) -> None:
+    deque(map(update, values), maxlen=0)
+
+
+def prepare(batch: pa.RecordBatch) -> dict[str, Rows]:
+    """Return rows as `Theirs.update` takes them, by the rival."""
+    users, endpoints = (batch.column(name).to_pylist() for name in ("user", "endpoint"))
+    ms = batch.column("ms")
+    latencies = {"items": ms.to_pylist(), "arrays": ms.to_numpy().copy()}
+    return {rival: (users, endpoints, latencies[rival]) for rival in RIVALS}
 
 
 class Truth:
