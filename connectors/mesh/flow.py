@@ -33,8 +33,8 @@ log = logging.getLogger("braidflow.mesh")
 
 _MOST = 4096
 """Messages handed to the flow at a time, at most."""
-_WAITING = 65_536
-"""Messages that wait for the flow, at most: those beyond are dropped and counted."""
+_WAITING, _WAITING_BYTES = 65_536, 256 << 20
+"""What waits for the flow, at most, in messages and bytes: more is dropped and counted."""
 _PAST = datetime.fromtimestamp(0, UTC)
 
 
@@ -81,6 +81,8 @@ class Meshes:
         """Messages that the flow was too slow for."""
         self._wait = wait.total_seconds()
         self._inbox = Mailbox[tuple[str, Received]]()
+        # Two counters, for each is written by one thread: the loop's, and the worker's.
+        self._arrived_bytes = self._taken_bytes = 0
         self._finished = False
         self._started = False
 
@@ -133,6 +135,7 @@ class Meshes:
             taken.append(inbox.get(self._wait))
             while len(taken) < _MOST:
                 taken.append(inbox.get(0))
+        self._taken_bytes += sum(len(received.data) for _, received in taken)
         return taken
 
     def send(self, items: list[tuple[str, Outgoing]]) -> None:
@@ -174,7 +177,9 @@ class Meshes:
         inbox, name = self._inbox, mesh.name
 
         def put(peer: str, data: bytes) -> None:
-            if len(inbox) < _WAITING:
+            waiting = self._arrived_bytes - self._taken_bytes
+            if len(inbox) < _WAITING and waiting < _WAITING_BYTES:
+                self._arrived_bytes += len(data)
                 inbox.put((name, Received(peer, data, mesh.address_of(peer))))
             else:
                 self.dropped += 1

@@ -63,10 +63,11 @@ def test_an_address_in_use() -> None:
         assert first._transport.is_closing(), "no socket is left open"
 
 
+@pytest.mark.parametrize(("bound", "at"), [("_WAITING", 10), ("_WAITING_BYTES", 10 * 5)])
 def test_what_the_flow_is_too_slow_for_is_counted_and_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bound: str, at: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("connectors.mesh.flow._WAITING", 10)
+    monkeypatch.setattr(f"connectors.mesh.flow.{bound}", at)
     mesh = UdpMesh("a", "127.0.0.1:0")
     meshes = Meshes([mesh])
     meshes.start()
@@ -75,5 +76,7 @@ def test_what_the_flow_is_too_slow_for_is_counted_and_told(
     assert meshes.dropped == 5
     assert meshes.take() == [("a", Received("b", b"hello"))] * 10
     assert meshes.take() == []
+    mesh.on_message("b", b"again")
+    assert meshes.take() == [("a", Received("b", b"again"))]
     meshes.stop()
     assert caplog.messages == ["5 messages were dropped: the flow was too slow"]
