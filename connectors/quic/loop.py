@@ -32,6 +32,6 @@ def loop() -> asyncio.AbstractEventLoop:
         return _running[1]
 
 
-def run(coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run `coroutine` in the loop's thread and wait for its result."""
-    return asyncio.run_coroutine_threadsafe(coroutine, loop()).result(timeout)
+    return asyncio.run_coroutine_threadsafe(coroutine, loop()).result()
