@@ -23,7 +23,7 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.tree_states import RIVALS, Theirs, leaves, ours, prepare
+from benchmarks.tree_states import Theirs, leaves, ours, prepare
 from connectors.mesh import QuicMesh
 from connectors.quic import Identity, Limits
 from state.product import Product
@@ -129,9 +129,8 @@ class Forest:
         self._rows: dict[str, dict[int, Any]] = {}
         batches = {n: leaves(n, self.hosts, job["leaves"]) for n in self.mine}
         self._rows["ours"] = batches
-        if job["theirs"]:
-            prepared = {n: prepare(batch) for n, batch in batches.items()}
-            self._rows |= {r: {n: rows[r] for n, rows in prepared.items()} for r in RIVALS}
+        for rival in job["rivals"]:
+            self._rows[rival] = {n: prepare(batch, rival) for n, batch in batches.items()}
 
     async def listen(self) -> dict[str, str]:
         """Open the sockets; return the addresses."""

@@ -1,16 +1,19 @@
 """What a host of `benchmarks.tree` knows: the same questions in our sketches and in `datasketches`.
 
 A leaf is an agent. What it knows is one row: a user, an endpoint, a latency. A sketch of one item
-is that item, so a leaf's own state is its row, and a host that folds rows merges its leaves. Sides
-differ in how a host of the rival is given the leaves' states:
+is that item, so a leaf's own state is its row, and a host that folds rows merges its leaves. How a
+host is given the states of its leaves:
 
-    ours      columns of all leaves at once
-    items     one call of the library for every leaf and sketch: this is the comparison
-    arrays    the same, but all latencies in one call: of these sketches only `kll_doubles_sketch`
-              takes arrays
+    ours       columns of all leaves at once
+    items      the library called with the value of every leaf, for every sketch: of this the aim
+               speaks
+    arrays     the same, but all latencies in one call: of these sketches only `kll_doubles_sketch`
+               takes arrays
+    objects    every leaf has four sketches of the library, made before, and each is merged: what
+               "a sketch of its own" says to the letter; `items` spares the rival that
 
-The rival is treated kindly in both. It need not make and merge an object of the library for every
-leaf; its values are Python objects before the clock starts; it calls by the fastest loop there is.
+The rival's values are Python objects before the clock starts, and it is called by the fastest loop
+there is.
 Both sides answer
 
     distinct users      Hll(lg_k=12)          hll_sketch(12)
@@ -44,7 +47,7 @@ from state.product import Product
 from state.sketches import HeavyHitters, Hll, Kll, Moments, Reservoir
 
 ENDPOINTS = 2000
-RIVALS = ("items", "arrays")
+RIVALS = ("items", "arrays", "objects")
 _SIZES = struct.Struct("<4I")
 
 
@@ -89,6 +92,8 @@ def ours(host: int) -> Product:
 
 Rows = tuple[list[int], list[int], list[float] | np.ndarray]
 """Users, endpoints and latencies as `Theirs` takes them."""
+Leaves = tuple[list[Any], list[Any], list[Any], list[Any]]
+"""The four sketches of every leaf as `Theirs` takes them, sketch by sketch."""
 
 
 class Theirs:
@@ -100,8 +105,11 @@ class Theirs:
         self.quantiles = kll_doubles_sketch(200)
         self.sample = var_opt_sketch(256)
 
-    def update(self, rows: Rows) -> None:
-        """Merge the rows of leaves, one by one but for latencies that are an array."""
+    def update(self, rows: Rows | Leaves) -> None:
+        """Merge the rows of leaves, or their sketches, one by one but for an array of latencies."""
+        if len(rows) == 4:
+            self._merge_leaves(rows)
+            return
         users, endpoints, ms = rows
         _each(self.distinct.update, users)
         _each(self.frequent.update, endpoints)
@@ -110,6 +118,15 @@ class Theirs:
         else:
             self.quantiles.update(ms)
         _each(self.sample.update, users)
+
+    def _merge_leaves(self, leaves: Leaves) -> None:
+        distinct, samples = hll_union(12), var_opt_union(256)
+        # Children may have come before the leaves.
+        _each(distinct.update, [self.distinct, *leaves[0]])
+        _each(self.frequent.merge, leaves[1])
+        _each(self.quantiles.merge, leaves[2])
+        _each(samples.update, [self.sample, *leaves[3]])
+        self.distinct, self.sample = distinct.get_result(), samples.get_result()
 
     def merge(self, other: Theirs) -> None:
         """Merge what a child knows."""
@@ -154,12 +171,21 @@ def _each(update: Callable[[Any], None], values: Iterable[Any]) -> None:
     deque(map(update, values), maxlen=0)
 
 
-def prepare(batch: pa.RecordBatch) -> dict[str, Rows]:
-    """Return rows as `Theirs.update` takes them, by the rival."""
-    users, endpoints = (batch.column(name).to_pylist() for name in ("user", "endpoint"))
-    ms = batch.column("ms")
-    latencies = {"items": ms.to_pylist(), "arrays": ms.to_numpy().copy()}
-    return {rival: (users, endpoints, latencies[rival]) for rival in RIVALS}
+def prepare(batch: pa.RecordBatch, rival: str) -> Rows | Leaves:
+    """Return rows as `Theirs.update` takes them of a rival."""
+    users, endpoints, ms = (batch.column(name) for name in ("user", "endpoint", "ms"))
+    rows = users.to_pylist(), endpoints.to_pylist(), ms.to_pylist()
+    if rival == "items":
+        return rows
+    if rival == "arrays":
+        return rows[0], rows[1], ms.to_numpy().copy()
+    parts: Leaves = ([], [], [], [])
+    for user, endpoint, latency in zip(*rows, strict=True):
+        leaf = Theirs()
+        leaf.update(([user], [endpoint], [latency]))
+        for part, sketch in zip(parts, vars(leaf).values(), strict=True):
+            part.append(sketch)
+    return parts
 
 
 class Truth:

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.tree import Tree, levels, plot
 from benchmarks.tree_hosts import children, depth, parent
-from benchmarks.tree_states import Truth
+from benchmarks.tree_states import RIVALS, Truth
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 8, 9, 64, 73, 512])
@@ -21,8 +21,8 @@ def test_the_tree_reaches_all_with_its_fan_in(hosts: int) -> None:
 
 
 def test_all_sides_answer_as_one_pass_would() -> None:
-    tree, truth = Tree(10, 20_000, theirs=True), Truth(10, 20_000)
-    for side in ("ours", "items", "arrays", "ours"):
+    tree, truth = Tree(10, 20_000, rivals=RIVALS), Truth(10, 20_000)
+    for side in ("ours", *RIVALS, "ours"):
         seconds, root, split = tree.run(side)
         assert truth.agrees(root), side
         assert split["messages"] == 9
@@ -31,7 +31,7 @@ def test_all_sides_answer_as_one_pass_would() -> None:
 
 
 def test_wrong_answers_are_seen() -> None:
-    tree = Tree(2, 1000, theirs=False)
+    tree = Tree(2, 1000)
     _, root, _ = tree.run("ours")
     tree.close()
     assert Truth(2, 1000).agrees(root)
