@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from state.crdt.causal import check_replica
 
 MAX_TIME = (1 << 63) - 1
+_SEQUENCES = (list, tuple)
 
 
 class ClockDrift(ValueError):
@@ -30,7 +31,7 @@ def check_stamp(value: Any) -> Stamp:
     Raises:
         ValueError: it is anything else.
     """
-    if not isinstance(value, list | tuple) or len(value) != 3:
+    if not isinstance(value, _SEQUENCES) or len(value) != 3:
         raise ValueError("a stamp must be (wall_ms, counter, replica)")
     wall_ms, counter, replica = value
     for number in (wall_ms, counter):

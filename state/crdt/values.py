@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable, Sequence
 from typing import Any
 
 MAX_DEPTH = 32
 _FLOATS = {25: struct.Struct(">e"), 26: struct.Struct(">f"), 27: struct.Struct(">d")}
 _NAN = b"\xf9\x7e\x00"
+# The least numbers that need 1, 2, 4 and 8 bytes.
+_LEAST = (24, 1 << 8, 1 << 16, 1 << 32)
 
 
 def encode(value: Any, *, max_depth: int = MAX_DEPTH) -> bytes:
@@ -102,7 +105,7 @@ def _head(out: bytearray, major: int, n: int) -> None:
         out += n.to_bytes(8, "big")
 
 
-def _text(out: bytearray, value: str) -> None:
+def _text(out: bytearray, value: str, depth: int = 0) -> None:
     try:
         raw = value.encode()
     except UnicodeEncodeError:
@@ -112,33 +115,21 @@ def _text(out: bytearray, value: str) -> None:
 
 
 def _write(out: bytearray, value: Any, depth: int) -> None:
-    if isinstance(value, str):
-        _text(out, value)
-    elif value is None:
-        out.append(0xF6)
-    elif isinstance(value, bool):
-        out.append(0xF5 if value else 0xF4)
-    elif isinstance(value, int):
-        _integer(out, value)
-    elif isinstance(value, float):
-        out += _float(value)
-    elif isinstance(value, bytes):
-        _head(out, 2, len(value))
-        out += value
-    elif isinstance(value, list | tuple | dict):
-        if not depth:
-            raise ValueError("values: nested too deep")
-        if isinstance(value, dict):
-            _mapping(out, value, depth - 1)
-        else:
-            _head(out, 4, len(value))
-            for item in value:
-                _write(out, item, depth - 1)
-    else:
-        raise ValueError(f"values: a {type(value).__name__} is not a plain value")
+    (_WRITERS.get(type(value)) or _writer(type(value)))(out, value, depth)
 
 
-def _integer(out: bytearray, value: int) -> None:
+def _writer(kind: type) -> Callable[[bytearray, Any, int], None]:
+    """Return what writes values of a class that is derived from a plain one."""
+    for base in kind.__mro__:
+        if base in _WRITERS:
+            return _WRITERS[base]
+    raise ValueError(f"values: a {kind.__name__} is not a plain value")
+
+
+def _integer(out: bytearray, value: int, depth: int) -> None:
+    if 0 <= value < 24:
+        out.append(value)
+        return
     major, n = (0, value) if value >= 0 else (1, -1 - value)
     if n < 1 << 64:
         _head(out, major, n)
@@ -147,6 +138,20 @@ def _integer(out: bytearray, value: int) -> None:
     out.append(0xC2 + major)
     _head(out, 2, len(raw))
     out += raw
+
+
+def _binary(out: bytearray, value: bytes, depth: int) -> None:
+    _head(out, 2, len(value))
+    out += value
+
+
+def _sequence(out: bytearray, value: Sequence[Any], depth: int) -> None:
+    if not depth:
+        raise ValueError("values: nested too deep")
+    _head(out, 4, len(value))
+    for item in value:
+        kind = type(item)
+        (_WRITERS.get(kind) or _writer(kind))(out, item, depth - 1)
 
 
 def _float(value: float) -> bytes:
@@ -163,6 +168,8 @@ def _float(value: float) -> bytes:
 
 
 def _mapping(out: bytearray, value: dict[Any, Any], depth: int) -> None:
+    if not depth:
+        raise ValueError("values: nested too deep")
     rows = []
     for key, item in value.items():
         if not isinstance(key, str):
@@ -173,16 +180,43 @@ def _mapping(out: bytearray, value: dict[Any, Any], depth: int) -> None:
     _head(out, 5, len(rows))
     for raw, item in sorted(rows, key=lambda row: row[0]):
         out += raw
-        _write(out, item, depth)
+        _write(out, item, depth - 1)
+
+
+def _nothing(out: bytearray, value: None, depth: int) -> None:
+    out.append(0xF6)
+
+
+def _truth(out: bytearray, value: bool, depth: int) -> None:
+    out.append(0xF5 if value else 0xF4)
+
+
+def _real(out: bytearray, value: float, depth: int) -> None:
+    out += _float(value)
+
+
+_WRITERS: dict[type, Callable[[bytearray, Any, int], None]] = {
+    type(None): _nothing,
+    bool: _truth,
+    int: _integer,
+    float: _real,
+    str: _text,
+    bytes: _binary,
+    list: _sequence,
+    tuple: _sequence,
+    dict: _mapping,
+}
 
 
 def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     if at >= len(data):
         raise ValueError("values: truncated")
-    major, info = data[at] >> 5, data[at] & 31
+    major, n = data[at] >> 5, data[at] & 31
     if major == 7:
-        return _simple(data, at, info)
-    n, at = _argument(data, at, info)
+        return _simple(data, at, n)
+    at += 1
+    if n >= 24:
+        n, at = _argument(data, at, n)
     if major == 0:
         return n, at
     if major == 1:
@@ -210,18 +244,16 @@ def _read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
 
 
 def _argument(data: bytes, at: int, info: int) -> tuple[int, int]:
-    at += 1
-    if info < 24:
-        return info, at
+    """Read the number of 1 to 8 bytes that `info`, of 24 and more, announces."""
     if info > 27:
         raise ValueError("values: an indefinite length or a reserved code")
-    size = 1 << (info - 24)
-    if size > len(data) - at:
+    end = at + (1 << (info - 24))
+    if end > len(data):
         raise ValueError("values: truncated")
-    n = int.from_bytes(data[at : at + size], "big")
-    if n < 24 or (size > 1 and n < 1 << (4 * size)):
+    n = int.from_bytes(data[at:end], "big")
+    if n < _LEAST[info - 24]:
         raise ValueError("values: a number that is not in its shortest form")
-    return n, at + size
+    return n, end
 
 
 def _bignum(data: bytes, at: int, tag: int) -> tuple[int, int]:

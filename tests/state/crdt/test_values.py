@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import math
 import tracemalloc
+from collections import OrderedDict
+from typing import NamedTuple
 
 import cbor2
 import pytest
@@ -164,3 +167,25 @@ def test_announced_counts_take_no_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100_000
+
+
+def test_values_of_derived_classes_are_written_as_plain_ones():
+    class Level(enum.IntEnum):
+        HIGH = 300
+
+    class Name(enum.StrEnum):
+        ANN = "ann"
+
+    class Row(NamedTuple):
+        a: int
+        b: bytes
+
+    class Real(float):
+        pass
+
+    derived = [Level.HIGH, Name.ANN, Row(1, b"x"), Real(1.5), OrderedDict(b=None, a=True)]
+    assert encode(derived) == encode([300, "ann", [1, b"x"], 1.5, {"a": True, "b": None}])
+    with pytest.raises(ValueError, match="a set is not a plain value"):
+        encode([set()])
+    with pytest.raises(ValueError, match="a bytearray is not a plain value"):
+        encode(bytearray())
