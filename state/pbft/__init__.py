@@ -54,7 +54,8 @@ them comes from a correct replica, which has seen q commits. When to ask follows
 one commit to the next, a running median (:class:`~state.pbft.pace.Pace`) within bounds, so that
 where machines are busy nobody asks for what is under way; a client does the same for its answers.
 Who cannot get on so gets the state at a checkpoint that f + 1 vouch for, in parts, each with its
-hash; one beyond `Settings.max_state` is refused, and that is told.
+hash, but for those that it has (:mod:`state.pbft.checkpoints`); a state beyond `Settings.max_state`
+is refused, and that is told.
 
 What holds, for any schedule of loss, delay, duplication and reordering:
 

@@ -277,11 +277,12 @@ class Repair:
 
     def want(self, target: Checkpoint) -> None:
         """Begin to get the state at a checkpoint that f + 1 replicas vouch for."""
-        if self.transfer is None or (
-            target.seq > self.transfer.target.seq and self.transfer.stuck(self._port.now)
-        ):
-            self.transfer = Transfer(target, self._port.settings, self._port.now)
-            self._fetch_state()
+        known, now = self.transfer, self._port.now
+        if known is not None and not known.gives_way(target, now):
+            return
+        here = self._checkpoints.stable.by_hash() | (known.by_hash() if known is not None else {})
+        self.transfer = Transfer(target, self._port.settings, now, here)
+        self._fetch_state()
 
     def _fetch_state(self) -> None:
         assert self.transfer is not None
@@ -314,6 +315,8 @@ class Repair:
         if snapshot is None:
             if transfer.idle:
                 self._fetch_state()
+            elif (wanted := transfer.next()) is not None:
+                self._port.send(sender, wanted)
             return False
         self.transfer = self._behind = None
         try:

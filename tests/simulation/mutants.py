@@ -28,6 +28,7 @@ TESTS = (
     "tests/simulation/test_pbft_fast.py",
     "tests/simulation/test_pbft_liveness.py",
     "tests/simulation/test_pbft_shipped_bugs.py",
+    "tests/simulation/test_pbft_transfer.py",
     "tests/simulation/test_pbft_schedules.py",
     "tests/simulation/test_pbft_twins.py",
 )
@@ -529,8 +530,15 @@ MUTANTS = (
         "transfer-unverified",
         "parts of a state are not compared with their hashes",
         "checkpoints.py",
-        "        if hashlib.sha256(part.data).digest() != self._hashes[32 * part.index :][:32]:\n",
+        "        if sha256(part.data).digest() != hashes[part.index]:\n",
         "        if False:\n",
+    ),
+    one(
+        "transfer-anew",
+        "what has come of a state does not count for a later one",
+        "repair.py",
+        "| (known.by_hash() if known is not None else {})",
+        "",
     ),
     one(
         "transfer-from-one",

@@ -1,8 +1,10 @@
 import random
 
+import msgspec
 import pytest
 
 from state.pbft.checkpoints import Checkpoints, Snapshot, Transfer
+from state.pbft.chunks import cuts
 from state.pbft.events import Settings
 from state.pbft.group import Group
 from state.pbft.messages import Checkpoint, FetchState, StatePart
@@ -13,6 +15,7 @@ DATA = random.Random(1).randbytes(95)
 SNAPSHOT = Snapshot(4, DATA, 10)
 TARGET = Checkpoint(4, SNAPSHOT.digest)
 A, B = bytes([1] * 32), bytes([2] * 32)
+LATER = Checkpoint(5, A)
 
 
 def kept() -> Checkpoints:
@@ -37,7 +40,7 @@ def test_a_state_of_any_size_comes_in_chunks(data: bytes) -> None:
             assert transfer.take(answer(each, snapshot), 0.0)
         assert transfer.idle
     assert (done.seq, done.data, done.digest) == (4, data, snapshot.digest)
-    assert asked == 1 + -(-len(data) // 10)
+    assert asked == 1 + len(cuts(data, 10))
 
 
 def test_wrong_chunks_are_refused_whoever_sends_them() -> None:
@@ -46,11 +49,11 @@ def test_wrong_chunks_are_refused_whoever_sends_them() -> None:
     other = Snapshot(4, DATA[::-1], 10)
     for wrong in (
         answer(first, other),  # another state's list
-        StatePart(4, TARGET.digest, -1, SNAPSHOT.hashes[:-1]),
+        StatePart(4, TARGET.digest, -1, SNAPSHOT.contents[:-1]),
         StatePart(4, TARGET.digest, -1, b""),
         StatePart(4, TARGET.digest, 0, DATA[:10]),  # before the list
-        StatePart(5, TARGET.digest, -1, SNAPSHOT.hashes),
-        StatePart(4, other.digest, -1, other.hashes),
+        StatePart(5, TARGET.digest, -1, SNAPSHOT.contents),
+        StatePart(4, other.digest, -1, other.contents),
     ):
         assert not transfer.take(wrong, 0.0)
     assert transfer.take(answer(first), 0.0)
@@ -61,14 +64,48 @@ def test_wrong_chunks_are_refused_whoever_sends_them() -> None:
         StatePart(4, TARGET.digest, 10, b""),
     ):
         assert not transfer.take(wrong, 0.0)
-    for index in range(10):
+    for index in range(len(cuts(DATA, 10))):
         assert transfer.done() is None
         assert transfer.take(answer(FetchState(4, TARGET.digest, index)), 0.0)
     assert transfer.done() is not None
 
 
+def test_what_is_here_or_has_come_is_not_asked_for() -> None:
+    before = random.Random(2).randbytes(5000)
+    after = b"new" + before[:2500] + b"?" + before[2501:]
+    one, other = Snapshot(4, before, 100), Snapshot(16, after, 100)
+    target = Checkpoint(16, other.digest)
+    settings = msgspec.structs.replace(SETTINGS, chunk=100, max_state=10_000)
+    held = Transfer(Checkpoint(4, one.digest), settings, 0.0)
+    for _ in range(4):
+        for each in held.wanted():
+            assert held.take(answer(each, one), 0.0)
+    assert held.by_hash().items() <= one.by_hash().items()
+    for here in (held.by_hash(), one.by_hash(), other.by_hash()):
+        transfer = Transfer(target, settings, 0.0, here)
+        assert transfer.by_hash() == here
+        asked = 0
+        while (done := transfer.done()) is None:
+            wanted = transfer.wanted()
+            asked += len(wanted)
+            for each in wanted:
+                assert transfer.take(answer(each, other), 0.0)
+        assert done.data == after
+        assert transfer.by_hash() == other.by_hash()
+        missing = sum(key not in here for key in other.by_hash())
+        assert asked == 1 + missing
+        assert missing <= len(other.by_hash()) - len(here) + 6
+
+
+def test_a_later_state_is_got_when_others_may_not_keep_the_first_any_more() -> None:
+    transfer = Transfer(TARGET, SETTINGS, 0.0)
+    every = SETTINGS.checkpoint
+    for later, gives in ((-every, False), (0, False), (2 * every, False), (3 * every, True)):
+        assert transfer.gives_way(Checkpoint(4 + later, A), 0.0) == gives
+
+
 def test_a_state_larger_than_allowed_is_not_taken() -> None:
-    big = Snapshot(4, bytes(1011), 10)
+    big = Snapshot(4, bytes(1001), 10)
     transfer = Transfer(Checkpoint(4, big.digest), SETTINGS, 0.0)
     (first,) = transfer.wanted()
     assert not transfer.take(answer(first), 0.0)
@@ -77,8 +114,10 @@ def test_a_state_larger_than_allowed_is_not_taken() -> None:
         assert transfer.take(answer(first, big), now)
         assert transfer.too_large
         assert transfer.wanted() == []
+        assert not transfer.gives_way(LATER, now)
+        assert not transfer.gives_way(Checkpoint(4000, A), now), "nor would that be smaller"
     assert transfer.done() is None
-    assert transfer.stuck(3.1)
+    assert transfer.gives_way(LATER, 3.1)
 
 
 def test_it_is_stuck_when_nothing_new_comes_though_old_parts_do() -> None:
@@ -90,8 +129,9 @@ def test_it_is_stuck_when_nothing_new_comes_though_old_parts_do() -> None:
     for now in (3.0, 4.0):
         assert transfer.take(part, now)
         assert transfer.take(answer(first), now)
-        assert not transfer.stuck(now)
-    assert transfer.stuck(4.1)
+        assert not transfer.gives_way(LATER, now)
+    assert transfer.gives_way(LATER, 4.1)
+    assert not transfer.gives_way(TARGET, 4.1)
 
 
 def test_what_enough_replicas_say_is_agreed() -> None:

@@ -207,7 +207,7 @@ def test_a_state_that_is_too_large_is_told_of_once_and_not_asked_for_again() -> 
     lone = LoneReplica("r1", settings=msgspec.structs.replace(SETTINGS, chunk=64, max_state=1))
     state = far_behind(lone)
     for _ in range(3):
-        lone.hear("r2", StatePart(12, state.digest, -1, state.hashes))
+        lone.hear("r2", StatePart(12, state.digest, -1, state.contents))
         lone.take(FetchState)
         lone.wait(3.0)
         assert lone.take(FetchState) == []
@@ -256,7 +256,7 @@ def test_one_who_gets_there_alone_does_not_go_back_to_an_older_state() -> None:
     lone.order(proposals[12])
     assert lone.replica.standing().final == 13
     assert not lone.replica.standing().transferring
-    lone.hear("r0", StatePart(12, state.digest, -1, state.hashes))
+    lone.hear("r0", StatePart(12, state.digest, -1, state.contents))
     lone.hear("r0", StatePart(12, state.digest, 0, state.data))
     assert lone.replica.standing().final == 13
     assert lone.did(Transferred) == []
