@@ -119,8 +119,7 @@ def _fold(coupons: U32, mask: np.uint32, registers: U8) -> None:
         coupon = coupons[i]
         value = np.uint8(coupon >> np.uint32(26))
         at = coupon & mask
-        if value > registers[at]:
-            registers[at] = value
+        registers[at] = max(registers[at], value)
 
 
 @compiled

@@ -17,7 +17,7 @@ from pyarrow import types
 
 from state.column_buffers import Values, chunks
 from state.mergeable import Algebra, seal, unseal
-from state.sketches.plain_values import plain_values, read_values, values_bytes
+from state.sketches.plain_values import is_sorted_set, plain_values, read_values, values_bytes
 from state.sketches.weights import (
     I64,
     LARGEST_TOTAL,
@@ -201,8 +201,10 @@ class HeavyHitters:
             kept = np.flatnonzero(counts > excess)
             values, counts = values.take(pa.array(kept)), counts[kept] - excess
             self._error += int(excess)
-        order = pc.sort_indices(values)
-        self._values, self._counts = values.take(order), counts[order.to_numpy()]
+        if not is_sorted_set(values):
+            order = pc.sort_indices(values)
+            values, counts = values.take(order), counts[order.to_numpy()]
+        self._values, self._counts = values, counts
 
     def _found(self, column: pa.Array) -> I64:
         values = plain_values(column)

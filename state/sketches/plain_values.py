@@ -111,6 +111,9 @@ def is_sorted_set(values: pa.Array) -> bool:
     """Return whether plain values are in ascending order and distinct, NaN last."""
     if types.is_boolean(values.type):
         values = values.cast(pa.uint8())
+    if types.is_integer(values.type):
+        numbers = values.to_numpy()
+        return bool((numbers[:-1] < numbers[1:]).all())
     if types.is_floating(values.type):
         numbers = values.to_numpy()
         if len(numbers) and np.isnan(numbers[-1]):

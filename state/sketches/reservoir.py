@@ -217,7 +217,8 @@ class Reservoir:
                 self._threshold = keys[order[self.size]].item()
                 places, keys = places[order[: self.size]], keys[order[: self.size]]
         if len(places) or self._rows is None:
-            self._join(rows.take(pa.array(places)), keys)
+            order = np.argsort(keys, kind="stable")
+            self._join(rows.take(pa.array(places[order])), keys[order])
 
     def _candidates(self, block: Priorities) -> I64:
         """Return where priorities are that may be small enough."""
@@ -230,15 +231,16 @@ class Reservoir:
         return np.flatnonzero(block < self._threshold)
 
     def _join(self, rows: pa.RecordBatch, priorities: Priorities) -> None:
-        """Keep the smallest priorities of those kept and these, in their order."""
+        """Keep the smallest priorities of those kept and these, at most `size` in their order."""
+        if not len(self._priorities):
+            self._rows, self._priorities = rows, priorities
+            return
         everything = np.concatenate([self._priorities, priorities])
         order = np.argsort(everything, kind="stable")
         if len(order) > self.size:
             self._threshold = min(self._threshold, everything[order[self.size]].item())
         order = order[: self.size]
-        if len(self._priorities):
-            rows = pa.concat_batches([self._rows, rows])
-        self._rows = rows.take(pa.array(order))
+        self._rows = pa.concat_batches([self._rows, rows]).take(pa.array(order))
         self._priorities = everything[order]
 
     @property
