@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import cast
 
 from connectors.mesh import Mesh
-from connectors.mesh.mesh import Place
+from connectors.quic.address import Place
 
 _LENGTH = struct.Struct("<I")
 _HEAD_END = b"\r\n\r\n"

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from connectors.quic.address import parse
-
-Place = tuple[str, int]
-
-_BUFFER = 4 << 20
-"""Bytes; the system's 208 KiB are too few when many speak at once."""
+from connectors.quic.address import Place, host_port, parse
 
 
 @dataclass(slots=True)
@@ -101,34 +94,3 @@ class Mesh(ABC):
         Raises:
             ValueError: the message is larger than the mesh carries.
         """
-
-
-def bound(place: Place) -> socket.socket:
-    """Return a UDP socket that listens at `place`, with wide buffers.
-
-    Raises:
-        OSError: the address cannot be listened on; the message names it.
-    """
-    host, port = place
-    family = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0][0]
-    made = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        made.bind((host, port))
-    except OSError as error:
-        made.close()
-        raise OSError(error.errno, f"{host_port(place)}: {error.strerror}") from None
-    for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        made.setsockopt(socket.SOL_SOCKET, buffer, _BUFFER)
-    made.setblocking(False)
-    return made
-
-
-@functools.lru_cache(maxsize=4096)
-def host_port(place: Place) -> str:
-    """Return a place as users write it.
-
-    >>> host_port(("::1", 4433))
-    '[::1]:4433'
-    """
-    host, port = place
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

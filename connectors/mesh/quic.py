@@ -15,8 +15,9 @@ from aioquic.asyncio.server import QuicServer
 from aioquic.quic.configuration import QuicConfiguration
 
 from connectors.mesh.link import ALPN, Link
-from connectors.mesh.mesh import Mesh, Place, bound
+from connectors.mesh.mesh import Mesh
 from connectors.mesh.peer import Peer
+from connectors.quic.address import Place, bound
 from connectors.quic.connection import Code, Limits
 from connectors.quic.identity import Identity
 

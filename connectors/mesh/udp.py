@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
-from connectors.mesh.mesh import Mesh, Place, bound
+from connectors.mesh.mesh import Mesh
+from connectors.quic.address import Place, bound
 
 _LARGEST = 65_507
 """Bytes of UDP payload that IPv4 carries."""

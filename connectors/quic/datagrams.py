@@ -21,8 +21,7 @@ from typing import Any, cast
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic.connection import NetworkAddress, QuicConnection
 
-_SOCKET_BUFFER = 4 << 20
-"""Bytes; the system's 208 KiB hold a dozen datagrams of 16,000, and what overflows is lost."""
+from connectors.quic.address import widen
 
 
 class Datagrams(QuicConnectionProtocol):
@@ -43,14 +42,9 @@ class Datagrams(QuicConnectionProtocol):
         self._end: socket.socket | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Widen the socket's buffers, as far as the system allows (``net.core.rmem_max``).
-
-        An accepted connection shares the listener's socket, so this is for both ends.
-        """
+        """Widen the buffers of a socket that was dialled with; that of a listener has wide ones."""
         super().connection_made(transport)
-        end = transport.get_extra_info("socket")
-        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            end.setsockopt(socket.SOL_SOCKET, buffer, _SOCKET_BUFFER)
+        widen(transport.get_extra_info("socket"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Close what another thread has sent on."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from aioquic.asyncio.server import QuicServer
 
+from connectors.quic.address import Place, bound, host_port
 from connectors.quic.connection import ALPN, Code, Connection, Limits
 from connectors.quic.identity import Identity
 from connectors.quic.inlet import Feed, Inlet
@@ -17,8 +18,6 @@ from state.delivery import LinkError
 from state.frames import End, Frame, Hello
 
 log = logging.getLogger("braidflow.quic")
-
-Place = tuple[str, int]
 
 _ANSWER = 0.001
 """Seconds until a datagram is acknowledged, as with aioquic: its items reach the flow first."""
@@ -98,7 +97,7 @@ class _Listening:
         configuration = self.limits.apply(self.identity.server_configuration(alpn=ALPN))
         _, self._server = await loop().create_datagram_endpoint(
             lambda: QuicServer(configuration=configuration, create_protocol=self.accept),
-            local_addr=place,
+            sock=bound(place),
         )
 
     def accept(self, quic: Any, **rest: Any) -> _Accepted:
@@ -121,9 +120,9 @@ async def _listen(place: Place, identity: Identity, limits: Limits, inlet: Inlet
         await listening.start(place)
         _listening[place] = listening
     elif listening.identity != identity or listening.limits != limits:
-        raise ValueError(f"{place[0]}:{place[1]}: another source listens there, set up differently")
+        raise ValueError(f"{host_port(place)}: another source listens there, set up differently")
     if inlet.channel in listening.inlets:
-        raise ValueError(f"{place[0]}:{place[1]}: channel {inlet.channel!r} is taken")
+        raise ValueError(f"{host_port(place)}: channel {inlet.channel!r} is taken")
     listening.inlets[inlet.channel] = inlet
 
 
