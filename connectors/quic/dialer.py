@@ -156,6 +156,13 @@ class Dialer:
                 welcomed = False
                 why = str(error) or "timeout"
                 log.info("%s:%d cannot be reached: %s", self.host, self.port, why)
+            except Exception as error:
+                # Where this task ends, nothing is sent any more: the worker must not wait for it.
+                log.exception("the link to %s at %s:%d ends", self.peer, self.host, self.port)
+                failure = LinkError(f"{type(error).__name__}: {error}")
+                failure.__cause__ = error
+                self._fail(failure)
+                return
             if welcomed:
                 pause = _FIRST_PAUSE
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))

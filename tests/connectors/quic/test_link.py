@@ -475,6 +475,16 @@ def test_a_spool_that_was_damaged_is_the_senders_error(link: Link) -> None:
     assert link.items() == []
 
 
+def test_a_fault_of_the_link_itself_is_the_senders_error(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("connectors.quic.dialer.connect", broken)
+    assert failure(link.sender([1, 2, 3])) == "RuntimeError: a fault of ours"
+
+
 # Bad networks
 
 
