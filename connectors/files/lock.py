@@ -16,7 +16,8 @@ def lock(path: Path, what: str, about: Path) -> int:
 
     Args:
         path: made if missing, and left there.
-        what: what it guards, and `about`, where that is: for the message.
+        what: what it guards, for the message.
+        about: where that is, for the message.
 
     Raises:
         Busy: another descriptor holds it.
