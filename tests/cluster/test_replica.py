@@ -22,6 +22,7 @@ import pytest
 
 from connectors.testing import UdpRelay
 from jobs.membership import make_members
+from state.pbft import Settings
 
 FLOW = [sys.executable, "-m", "bytewax.run", "jobs.replica"]
 NAMES = ["r1", "r2", "r3", "r4"]
@@ -248,3 +249,45 @@ def test_a_group_with_a_liar_whose_others_are_killed(tmp_path: Path, stack: Exit
     events = (tmp_path / "r2" / "events.ndjson").read_text().splitlines()
     accused = {row["accused"] for row in map(json.loads, events) if row["event"] == "Evidence"}
     assert accused <= {"r1"}
+
+
+@pytest.mark.parametrize("how", ["killed", pytest.param("paused", marks=pytest.mark.soak), "wiped"])
+def test_one_that_is_far_behind_gets_the_state(how: str, tmp_path: Path, stack: ExitStack) -> None:
+    group = Group(tmp_path, stack)
+    peers, behind = group.peers, group.peers["r3"]
+    group.put(10)
+    group.wait(10, "a group that was left alone")
+    assert behind.process is not None
+    if how == "paused":
+        behind.process.send_signal(signal.SIGSTOP)
+    else:
+        behind.kill()
+    left = behind.standing()["final"]
+    # What it lacks is forgotten: two checkpoints' slots are all that may be under way.
+    while peers["r2"].standing()["stable"] < left + 2 * Settings().checkpoint:
+        group.put(50)
+        group.wait(group.asked, f"with r3 {how}")
+    if how == "paused":
+        behind.process.send_signal(signal.SIGCONT)
+    else:
+        if how == "wiped":
+            (behind.directory / "r3" / "votes").unlink()
+        behind.start()
+
+    def transferred() -> list[dict[str, Any]]:
+        events = map(json.loads, (tmp_path / "r3" / "events.ndjson").read_text().splitlines())
+        return [each for each in events if each["event"] == "Transferred"]
+
+    group.until(lambda: bool(transferred()), "r3 gets the state")
+    assert transferred()[-1]["seq"] > left + Settings().checkpoint
+    if how != "wiped":  # who has forgotten its votes counts as the one that may be faulty
+        peers["r2"].kill()
+    group.ask(*({"op": "get", "key": f"k{n}"} for n in range(0, group.asked, 20)))
+    group.put(20)
+    group.wait(group.asked, f"without r2, with r3 that was {how}")
+    if how != "wiped":
+        peers["r2"].start()
+    group.finish(*NAMES)
+    gap = {batch["seq"] for batch in peers["r2"].committed()}
+    gap -= {batch["seq"] for batch in behind.committed()}
+    assert len(gap) > Settings().checkpoint, "they came as a state, and not one by one"
