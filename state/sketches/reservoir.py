@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 import msgspec
 import numpy as np
@@ -29,12 +29,11 @@ from state.mergeable import Algebra, seal, unseal
 from state.sketches.numeric_column import number_arrays
 from state.sketches.plain_rows import check_same_columns, plain_rows, read_rows, rows_bytes
 from state.sketches.sample_mean import SampleMean, hajek_mean
+from state.sketches.smallest import Draw, Priorities, smallest
 from state.sketches.stream_spans import Span, joined
 
 F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
-Priorities = npt.NDArray[np.number[Any]]
 
 _KIND = "reservoir"
 _HEAD = struct.Struct("<QQQQQIII")  # size, stream, seed, seen, drawn; length of names, spans, rows
@@ -42,7 +41,6 @@ _SPAN = struct.Struct("<QQ")
 _Names = tuple[tuple[str, ...] | None, str | None]
 _MOST_STREAMS = 1 << 64
 _NOTHING = pa.array([], pa.int64())
-_BLOCK = 1 << 15  # rows that draw priorities at once: what fits the cache
 
 
 class Reservoir:
@@ -199,36 +197,13 @@ class Reservoir:
                 f"stream {self.stream} was merged in: draw new rows from a stream of its own"
             )
 
-    def _fold(self, rows: pa.RecordBatch, draw: Callable[[int, int], Priorities]) -> None:
-        """Keep the rows whose priorities, drawn a block at a time, are small enough."""
+    def _fold(self, rows: pa.RecordBatch, draw: Draw) -> None:
+        """Keep the rows whose priorities are small enough."""
         self._seen += len(rows)
         self._drawn += len(rows)
-        places = np.empty(0, dtype=np.int64)
-        keys = self._priorities[:0]
-        for start in range(0, len(rows), _BLOCK):
-            block = draw(start, min(start + _BLOCK, len(rows)))
-            chosen = self._candidates(block)
-            if not len(chosen):
-                continue
-            places = np.concatenate([places, chosen + start])
-            keys = np.concatenate([keys, block[chosen]])
-            if len(keys) > self.size:
-                order = np.argpartition(keys, self.size)
-                self._threshold = keys[order[self.size]].item()
-                places, keys = places[order[: self.size]], keys[order[: self.size]]
+        places, keys, self._threshold = smallest(draw, len(rows), self.size, self._threshold)
         if len(places) or self._rows is None:
-            order = np.argsort(keys, kind="stable")
-            self._join(rows.take(pa.array(places[order])), keys[order])
-
-    def _candidates(self, block: Priorities) -> I64:
-        """Return where priorities are that may be small enough."""
-        if self.weight is None and self._threshold == self._last and len(block) > 4 * self.size:
-            # Uniform ones need not all be looked at: enough lie below this, nearly always.
-            likely = (self.size + 8 * math.isqrt(self.size) + 16) * ((1 << 64) // len(block))
-            chosen = np.flatnonzero(block < likely)
-            if len(chosen) > self.size:
-                return chosen
-        return np.flatnonzero(block < self._threshold)
+            self._join(rows.take(pa.array(places)), keys)
 
     def _join(self, rows: pa.RecordBatch, priorities: Priorities) -> None:
         """Keep the smallest priorities of those kept and these, at most `size` in their order."""
