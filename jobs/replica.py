@@ -30,10 +30,16 @@ directory of its own:
     standing.json        a replica: how far it is, while it runs
     answers.ndjson       a client: what was asked and answered
     dead_letters.ndjson  a client: lines that are no operations
+    NAME.numbers         a client: where the numbers of its next life begin
     run.json             settings and counts
 
 The exit code is 1 if an answer is missing or logs disagree. **A replica must keep its log**: one
 that has lost it may contradict what it said before, and counts as a liar.
+
+A client numbers its requests from the time in microseconds, or above all that it has used from the
+same `REPLICA_OUT`. **With another directory its clock must not have been set back** since its last
+life: a request with a number that was used is not carried out, and waits for `REPLICA_PATIENCE`, or
+is answered with what the earlier one came to.
 """
 
 from __future__ import annotations

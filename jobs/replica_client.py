@@ -24,6 +24,7 @@ from jobs.machines import MACHINES
 from jobs.membership import Membership
 from jobs.replica_board import Latencies
 from jobs.replica_node import protocol
+from jobs.replica_numbers import claim
 from jobs.replica_settings import ReplicaSettings
 from jobs.replica_workload import Unanswered
 from jobs.watch import Once, Steps, Watch
@@ -55,6 +56,7 @@ def client_flow(settings: ReplicaSettings, out: Path) -> Dataflow:
     life = _Life(settings, meshes, out)
 
     def client(name: str, first: int, now: float) -> Client:
+        first = claim(out, name, first)
         return Client(member.group, member.keys, first=first, now=now, settings=protocol(settings))
 
     flow = Dataflow("replica")

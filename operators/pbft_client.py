@@ -15,9 +15,11 @@ An answer is final: no view change and no f liars can take it back.
 
 Restart: a client keeps nothing on disk, and snapshots hold nothing but its name. What was asked
 and not answered when the process died may have been carried out or not, as with any service whose
-answer was lost. A new life begins with greater numbers than the old one, by the wall clock; what
-the input then repeats is a new request and is carried out again. Who cannot bear that asks first
-what is so, or makes operations that say what they expect (compare-and-set, a lock's token).
+answer was lost. A new life begins with greater numbers than the old one, by the wall clock, unless
+`client` makes one that begins higher. It must where the clock may have been set back
+(`jobs.replica_numbers` keeps a file for that), for a number that was used is not carried out again.
+What the input then repeats is a new request and is carried out again. Who cannot bear that asks
+first what is so, or makes operations that say what they expect (compare-and-set, a lock's token).
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ class Client:
     Args:
         group: Who takes part.
         keys: This client's keys, and its name.
-        first: The number of its first request, above all of its earlier lives'.
+        first: The number of its first request, above all of its earlier lives': one that was used
+            is not carried out again, and may be answered with what the earlier request came to.
         now: The time.
         settings: The replicas'.
 
