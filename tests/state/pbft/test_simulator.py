@@ -1,5 +1,6 @@
 import contextlib
 import random
+from functools import partial
 
 import pytest
 
@@ -167,7 +168,8 @@ def test_usurping() -> None:
     """Each half gets a NEW-VIEW that follows from what it rests on, and yet they differ."""
     differing = found = 0
     for seed in range(20):
-        world = Simulator(seed, settings=settings("committed"), faulty={"r1": Usurp}, watch=True)
+        usurper = partial(Usurp, victims=["r2"])
+        world = Simulator(seed, settings=settings("committed"), faulty={"r1": usurper}, watch=True)
         ear = Ear(world)
         world.start()
         for i in range(4):
