@@ -203,7 +203,7 @@ class Simulator(SimulatedTime):
         self.happened["tampered"] += 1
         sender = source.name
         which = self.random.randrange(4)
-        if which == 0:
+        if which == 0 or not data:  # who forges sends nothing at all, too
             sender = self.random.choice(self.group.replicas)
         elif which == 1:
             data = data[: self.random.randrange(len(data))]

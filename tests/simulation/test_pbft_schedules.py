@@ -19,6 +19,7 @@ FOUND = [
     5,  # a transfer went on though the replica had got past its target, and set it back
     48,  # three in views 1, 1 and 2 waited for each other
     291,  # committed by all but one, who had left the view and could not be told
+    2674,  # no bytes at all, of which the simulator could change none
 ]
 """Seeds that find what was wrong once, if it is wrong again."""
 
