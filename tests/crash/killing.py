@@ -17,7 +17,7 @@ from bytewax.testing import run_main
 from connectors.files import NdjsonSink
 from connectors.marks import output
 
-_PLACE = Path(os.environ["PLACE"])
+_PLACE = Path(os.environ.get("PLACE", "."))
 
 
 class Items(FixedPartitionedSource[Any, int]):
