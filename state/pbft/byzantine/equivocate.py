@@ -33,6 +33,10 @@ class Plot:
     """What equivocating replicas have agreed on: who is told what. Several may share one."""
 
     def __init__(self) -> None:
+        self.liars: set[str] = set()
+        """Who takes part, and so need not be lied to."""
+        self.halves: dict[int, frozenset[str]] = {}
+        """Who is told the other thing, in each view: the same by all who take part."""
         self.lies: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         """For each view and slot the digest of the true proposal, and of the other one."""
         self.batches: dict[bytes, bytes] = {}
@@ -66,11 +70,11 @@ class Equivocate(Byzantine):
     ) -> None:
         super().__init__(replica, keys, rng)
         self._plot = plot if plot is not None else Plot()
+        self._plot.liars.add(self.name)
         self._victims = victims
         # A liar that changed its story would let the others go on, sooner or later.
         self._story = rng.choice(["forgets", "accepted", "prepared", "prepared"])
         self._tells_all = rng.random() < 0.5
-        self._halves: dict[int, frozenset[str]] = {}
 
     def instead(self, to: str, messages: list[AnyMessage]) -> list[AnyMessage]:
         """Say the other thing to the other half."""
@@ -109,13 +113,11 @@ class Equivocate(Byzantine):
     def _half(self, view: int, to: str) -> bool:
         if self._victims is not None:
             return to in self._victims
-        half = self._halves.get(view)
+        half = self._plot.halves.get(view)
         if half is None:
-            # The same half for all in the plot, so that they do not spoil each other's lies.
-            chance = random.Random(f"{self.group.cluster} {view}")
-            size = chance.randint(1, self.group.n - 2)
-            half = frozenset(chance.sample(self.group.replicas, size))
-            self._halves[view] = half
+            others = [each for each in self.group.replicas if each not in self._plot.liars]
+            half = frozenset(self.rng.sample(others, self.rng.randint(1, len(others) - 1)))
+            self._plot.halves[view] = half
         return to in half
 
     def _conceive(self, proposal: PrePrepare) -> None:

@@ -123,8 +123,9 @@ def test_changed_bytes_are_refused() -> None:
     assert {each.reason for each in refused} == {"the MAC is wrong"}
 
 
-def test_equivocating() -> None:
-    _, ear = small(Equivocate)
+@pytest.mark.parametrize("seed", range(12))  # another half with each
+def test_equivocating(seed: int) -> None:
+    _, ear = small(Equivocate, seed)
     proposals: dict[tuple[int, int], set[bytes]] = {}
     for _, message in ear.said("r0", PrePrepare):
         assert isinstance(message, PrePrepare)
