@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import logging
 import queue
+import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -35,6 +36,8 @@ _MOST = 4096
 """Messages handed to the flow at a time, at most."""
 _WAITING, _WAITING_BYTES = 65_536, 256 << 20
 """What waits for the flow, at most, in messages and bytes: more is dropped and counted."""
+_SHARE = 4
+"""One peer may fill a quarter: one that floods does not keep the others out."""
 _PAST = datetime.fromtimestamp(0, UTC)
 
 
@@ -56,6 +59,42 @@ class Outgoing(NamedTuple):
     data: bytes
     reliable: bool = True
     """Whether it is sent again when packets are lost."""
+
+
+class _Waiting:
+    """How much of each peer waits for the flow; any thread may call it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._all = (0, 0)
+        self._of: dict[str, tuple[int, int]] = {}
+
+    def add(self, peer: str, size: int) -> bool:
+        """Count a message of so many bytes, if there is room for it."""
+        with self._lock:
+            (messages, length), (own, own_length) = self._all, self._of.get(peer, (0, 0))
+            if (
+                max(messages, own * _SHARE) >= _WAITING
+                or max(length, own_length * _SHARE) >= _WAITING_BYTES
+            ):
+                return False
+            self._all = messages + 1, length + size
+            self._of[peer] = own + 1, own_length + size
+            return True
+
+    def take(self, received: Iterable[tuple[str, Received]]) -> None:
+        """Count messages no more."""
+        with self._lock:
+            messages, length = self._all
+            for _, each in received:
+                own, own_length = self._of[each.peer]
+                size = len(each.data)
+                messages, length = messages - 1, length - size
+                if own == 1:
+                    del self._of[each.peer]
+                else:
+                    self._of[each.peer] = own - 1, own_length - size
+            self._all = messages, length
 
 
 class Meshes:
@@ -81,8 +120,7 @@ class Meshes:
         """Messages that the flow was too slow for."""
         self._wait = wait.total_seconds()
         self._inbox = Mailbox[tuple[str, Received]]()
-        # Two counters, for each is written by one thread: the loop's, and the worker's.
-        self._arrived_bytes = self._taken_bytes = 0
+        self._waiting = _Waiting()
         self._finished = False
         self._started = False
 
@@ -135,7 +173,7 @@ class Meshes:
             taken.append(inbox.get(self._wait))
             while len(taken) < _MOST:
                 taken.append(inbox.get(0))
-        self._taken_bytes += sum(len(received.data) for _, received in taken)
+        self._waiting.take(taken)
         return taken
 
     def send(self, items: list[tuple[str, Outgoing]]) -> None:
@@ -177,9 +215,7 @@ class Meshes:
         inbox, name = self._inbox, mesh.name
 
         def put(peer: str, data: bytes) -> None:
-            waiting = self._arrived_bytes - self._taken_bytes
-            if len(inbox) < _WAITING and waiting < _WAITING_BYTES:
-                self._arrived_bytes += len(data)
+            if self._waiting.add(peer, len(data)):
                 inbox.put((name, Received(peer, data, mesh.address_of(peer))))
             else:
                 self.dropped += 1

@@ -71,12 +71,32 @@ def test_what_the_flow_is_too_slow_for_is_counted_and_told(
     mesh = UdpMesh("a", "127.0.0.1:0")
     meshes = Meshes([mesh])
     meshes.start()
-    for _ in range(15):
-        mesh.on_message("b", b"hello")
+    for _ in range(3):
+        for peer in "bcdef":
+            mesh.on_message(peer, b"hello")
     assert meshes.dropped == 5
-    assert meshes.take() == [("a", Received("b", b"hello"))] * 10
+    assert len(meshes.take()) == 10
     assert meshes.take() == []
     mesh.on_message("b", b"again")
     assert meshes.take() == [("a", Received("b", b"again"))]
     meshes.stop()
     assert caplog.messages == ["5 messages were dropped: the flow was too slow"]
+
+
+@pytest.mark.parametrize(("bound", "at"), [("_WAITING", 40), ("_WAITING_BYTES", 40 * 5)])
+def test_a_peer_that_floods_keeps_no_other_out(
+    bound: str, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"connectors.mesh.flow.{bound}", at)
+    mesh = UdpMesh("a", "127.0.0.1:0")
+    meshes = Meshes([mesh])
+    meshes.start()
+    for _ in range(50):
+        mesh.on_message("b", b"again")
+    mesh.on_message("c", b"hello")
+    taken = [received.peer for _, received in meshes.take()]
+    assert taken == ["b"] * 10 + ["c"]
+    for _ in range(11):
+        mesh.on_message("b", b"again")
+    assert len(meshes.take()) == 10, "there is room again"
+    meshes.stop()
