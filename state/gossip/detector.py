@@ -97,6 +97,8 @@ class Detector:
         self._relays: dict[int, _Relay] = {}
         self._suspicions: dict[str, _Suspicion] = {}
         self._deadlines: list[tuple[float, str]] = []
+        self._refuted = 0
+        """How often it has had to say that it lives, and doubted itself for it."""
         self.awareness = 0
         """0 when this peer is well; up to `Settings.awareness` - 1 when it doubts itself."""
 
@@ -150,6 +152,8 @@ class Detector:
         if self._probe is not None and not self._probe.answered:
             self._failed(self._probe)
         self._probe = None
+        self._aware(self._members.refuted - self._refuted)
+        self._refuted = self._members.refuted
         self._next = now + settings.probe * self._pace()
         self._count += 1
         target, far = self._choose()
@@ -267,10 +271,6 @@ class Detector:
             self._suspect(fact)
         else:
             self._suspicions.pop(fact.name, None)
-
-    def refuting(self) -> None:
-        """Note that this peer had to say that it lives: it may be slow."""
-        self._aware(1)
 
     def _suspect(self, fact: Fact) -> None:
         settings, count = self._port.settings, self._members.alive

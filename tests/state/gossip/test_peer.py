@@ -285,3 +285,11 @@ def test_snapshots_of_groups_that_began_apart_are_merged() -> None:
     effects = tell(one, Snapshot(b"s", [Range("c#1", 1, 5)], [Range("c#1", 1, 5)]))
     assert effects[0] == Restore(b"s", replace=False)
     assert one.seen() == [Range("b#1", 1, 9), Range("c#1", 1, 5)]
+
+
+def test_who_is_suspected_doubts_itself() -> None:
+    one = peer()
+    tell(one, Facts([Fact("a", "addr-a", 1, 0, Status.SUSPECT, "b")], [], None))
+    assert one.statistics().refuted == 1
+    one.step(Tick(10.0))
+    assert one.statistics().awareness == 1, "it may be slow (Lifeguard)"
