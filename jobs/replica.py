@@ -49,14 +49,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from bytewax.dataflow import Dataflow
 
 from jobs.link_log import show_links
 from jobs.replica_settings import ReplicaSettings
-from jobs.settings import SettingsError, fail, one_line_errors
+from jobs.settings import fail, new_directory, one_line_errors
 
 _TURN = 0.0005
 """Seconds after which a thread lets another go on. By default they are 5 ms, as long as a round of
@@ -68,7 +68,7 @@ def flow() -> Dataflow:
     one_line_errors("replica")
     try:
         settings = ReplicaSettings.load()
-        out = settings.out or _new_directory()
+        out = settings.out or new_directory("replica")
         out.mkdir(parents=True, exist_ok=True)
         graph = _flow(settings, out.resolve())
         show_links("replica")
@@ -103,13 +103,6 @@ def _flow(settings: ReplicaSettings, out: Path) -> Dataflow:
     from jobs.replica_node import node_flow
 
     return node_flow(settings, out)
-
-
-def _new_directory() -> Path:
-    recovering = {"-r", "--recovery-directory"} & {a.partition("=")[0] for a in sys.argv}
-    if recovering or "BYTEWAX_RECOVERY_DIRECTORY" in os.environ:
-        raise SettingsError("-r needs REPLICA_OUT: a resumed run must find the files it began")
-    return Path("runs/replica") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -120,20 +120,19 @@ class QuicSinkPartition(StatefulSinkPartition[Any, SinkPosition]):
         self._settled = False
         self._spool = Spool(sink.spool)
         try:
-            start = self._resume(resume)
+            self._snapshotted = self._resume(resume)
+            self._encoder = ItemEncoder(sink.limits.frame, self._spool.schemas)
+            self._dialer = Dialer(
+                sink.host,
+                sink.port,
+                peer=sink.peer,
+                identity=sink.identity,
+                outbox=self._outbox,
+                limits=sink.limits,
+            )
         except BaseException:
             self._spool.close()
             raise
-        self._encoder = ItemEncoder(sink.limits.frame, self._spool.schemas)
-        self._dialer = Dialer(
-            sink.host,
-            sink.port,
-            peer=sink.peer,
-            identity=sink.identity,
-            outbox=self._outbox,
-            limits=sink.limits,
-        )
-        self._snapshotted = start
         self._epoch_done = False
         if sink.hold:
             commits.listen(self)
