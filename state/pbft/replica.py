@@ -49,7 +49,7 @@ from state.pbft.records import Record
 from state.pbft.repair import Repair
 from state.pbft.requests import Requests
 from state.pbft.restart import replay, whole_log
-from state.pbft.slots import Slots
+from state.pbft.slots import Slot, Slots
 from state.pbft.views import Views
 
 _ACCUSATIONS = 64
@@ -211,9 +211,20 @@ class Replica:
 
     def _unfinished(self) -> bool:
         return any(
-            slot.committed is not None or (slot.view == self.view and slot.digest is not None)
+            slot.committed is not None
+            or (slot.view == self.view and slot.digest is not None)
+            or self._vouched(slot)
             for slot in self._slots.after(self._ledger.final)
         )
+
+    def _vouched(self, slot: Slot) -> bool:
+        """Return whether a correct replica has prepared what is missing here, or knows it decided.
+
+        So the primary has kept a proposal from this replica, or the last of those who could help it
+        have gone on: it must not rest, though no request of a client waits.
+        """
+        here = {name for name, (view, _) in slot.commits.items() if view == self.view}
+        return len((here | slot.decided.keys()) - {self.name}) > self.group.f
 
     def _log(self) -> list[Record]:
         return whole_log(self._slots, self._checkpoints, self._ledger, self._ordering, self._views)

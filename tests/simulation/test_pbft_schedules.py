@@ -20,6 +20,7 @@ FOUND = [
     48,  # three in views 1, 1 and 2 waited for each other
     291,  # committed by all but one, who had left the view and could not be told
     2674,  # no bytes at all, of which the simulator could change none
+    11708,  # committed by one, kept from another by the primary, and a third had left the view
 ]
 """Seeds that find what was wrong once, if it is wrong again."""
 

@@ -8,6 +8,7 @@ from state.pbft.messages import (
     Checkpoint,
     Claim,
     Commit,
+    Decided,
     FetchBatches,
     NewView,
     Prepare,
@@ -91,6 +92,30 @@ def test_a_request_that_is_not_executed_in_time_ends_the_view() -> None:
     assert len(lone.take(ViewChange, "r2")) == 1
     lone.wait(100 * TIMEOUT)  # alone it goes no further
     assert lone.did(ViewAbandoned) == []
+
+
+def test_who_is_kept_from_what_others_have_prepared_does_not_rest() -> None:
+    lone = LoneReplica("r2")
+    commit = Commit(0, 1, bytes(32))
+    lone.hear("r1", commit)
+    lone.wait(10 * TIMEOUT)
+    assert lone.did(ViewAbandoned) == []  # one alone may lie
+    lone.hear("r3", commit)
+    lone.wait(1.1 * TIMEOUT)
+    assert [each.view for each in lone.did(ViewAbandoned)] == [1]
+
+
+def test_what_was_prepared_in_an_earlier_view_need_not_be_in_this_one() -> None:
+    lone = LoneReplica("r2")
+    lone.hear("r1", begun(lone))
+    for other in ("r1", "r3"):
+        lone.hear(other, Commit(0, 1, bytes(32)))
+    lone.wait(10 * TIMEOUT)
+    assert lone.did(ViewAbandoned) == []
+    lone.hear("r1", Decided(0, 1, bytes(32)))
+    lone.hear("r3", Commit(1, 1, bytes(32)))
+    lone.wait(1.1 * TIMEOUT)
+    assert lone.did(ViewAbandoned)
 
 
 def test_progress_gives_the_primary_more_time_but_no_request_waits_for_ever() -> None:
