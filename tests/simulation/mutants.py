@@ -234,6 +234,13 @@ MUTANTS = (
         "        if not self.active or self._ordering.leads:\n            return\n        primary,",
         "        if True:\n            return\n        primary,",
     ),
+    one(
+        "rests",
+        "who is kept from what others have prepared waits for nothing",
+        "replica.py",
+        "            or self._vouched(slot)\n",
+        "",
+    ),
     # -- execution --------------------------------------------------------------------------------
     Mutant(
         "out-of-order",
