@@ -15,7 +15,8 @@ class Log:
 
     An update that nobody else may have (the peer's own, and those of its earlier lives) is *kept*
     until it is stable, while others are dropped: but not if such updates alone take up more than
-    half of the limits.
+    half of the limits. As long as the log is `held`, none of them is dropped, whatever the limits:
+    a peer with an old state may still be given another in its place, and its own updates again.
 
     >>> log = Log(updates=4, size=10_000)
     >>> log.append(Update("me#1", 1, b"x"), keep=True)
@@ -34,6 +35,8 @@ class Log:
         self._updates: dict[tuple[str, int], Update] = {}
         self._kept: dict[tuple[str, int], Update] = {}
         self._kept_size = 0
+        self.held = False
+        """Whether all that is kept stays, beyond the limits."""
         self.size = 0
         self.dropped = 0
         """How many were dropped for the limits."""
@@ -54,17 +57,27 @@ class Log:
             self._kept_size += cost
         else:
             self._updates[update.origin, update.seq] = update
-        while len(self) > 1 and (len(self) > self._most or self.size > self._most_bytes):
+        while len(self) > 1 and self._over():
             self._drop()
 
+    def _over(self) -> bool:
+        count, size = len(self._kept), self._kept_size
+        if self.held:
+            # The others have the other half all the same.
+            count, size = min(count, self._most // 2), min(size, self._most_bytes // 2)
+        return (
+            len(self._updates) + count > self._most
+            or self.size - self._kept_size + size > self._most_bytes
+        )
+
     def _drop(self) -> None:
-        kept = self._kept
+        kept = {} if self.held else self._kept
         too_many = 2 * len(kept) > self._most or 2 * self._kept_size > self._most_bytes
         source = kept if kept and (too_many or not self._updates) else self._updates
         gone = source.pop(next(iter(source)))
         cost = len(gone.payload) + _OVERHEAD
         self.size -= cost
-        self._kept_size -= cost if source is kept else 0
+        self._kept_size -= cost if source is self._kept else 0
         self.dropped += 1
 
     def settle(self, stable: Mapping[str, int]) -> None:

@@ -111,6 +111,8 @@ class Peer:
         self._overlay = Overlay(port, self._members)
         self._seen = Seen(seen)
         self._log = Log(self.settings.log_updates, self.settings.log_bytes)
+        # Others may have a stable cut that this peer is behind, until it has had part in one.
+        self._log.held = True
         for update in log:
             self._seen.add(update.origin, update.seq)
             self._log.append(update, keep=True)

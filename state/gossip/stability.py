@@ -78,6 +78,8 @@ class Stability:
             if key_of(f"{fact.name}#{fact.incarnation}") not in self._voters:
                 return
         self.advance(self._cut)
+        # Nobody advances without this peer any more, which has its part in what is stable.
+        self._log.held = False
         self._begin(self._epoch + 1)
 
     def advance(self, cut: Mapping[str, int]) -> None:

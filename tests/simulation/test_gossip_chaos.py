@@ -265,7 +265,7 @@ def test_nothing_is_lost_and_nothing_comes_back(block: int) -> None:
         run(seed)
 
 
-@pytest.mark.parametrize("seed", [1078, 4269, 6008, 8496])
+@pytest.mark.parametrize("seed", [1078, 4269, 6008, 6188, 8496])
 def test_runs_that_once_went_wrong(seed: int) -> None:
     run(seed)
 
