@@ -78,7 +78,8 @@ class Stability:
             if key_of(f"{fact.name}#{fact.incarnation}") not in self._voters:
                 return
         self.advance(self._cut)
-        # Nobody advances without this peer any more, which has its part in what is stable.
+        # All who are known have voted with this peer: cuts that they agree on from here on have
+        # its vote. Only one who has kept an older cut to itself could still be ahead of it.
         self._log.held = False
         self._begin(self._epoch + 1)
 
