@@ -305,8 +305,8 @@ class Settings(msgspec.Struct, frozen=True):
     stability: float = 2.0
     """Between two exchanges about the stable cut."""
     log_updates: int = 10_000
-    """Updates kept to serve others; older ones are served as a snapshot. More are kept by a peer that
-    has not had part in a stable cut yet: all its own."""
+    """Updates kept to serve others; older ones are served as a snapshot. A peer that has not had
+    part in a stable cut yet keeps more: all its own."""
     log_bytes: int = 64 << 20
     """Bytes of their payloads."""
     max_payload: int = 1 << 20
