@@ -3,7 +3,7 @@
     messages --+
                +-- gossip_round -- say        what is to be sent
     commands --+                -- feed       every visible change, as a row
-                                -- refused    edits and updates that could not be carried out
+                                -- refused    what could not be carried out
                                 -- members    who came, is suspected, went
                                 -- states     what `Look` asked for
 
@@ -18,7 +18,7 @@ from typing import Any
 import bytewax.operators as op
 from bytewax.operators import KeyedStream
 
-from operators.gossip import Begin, Edit, Finish, Heard, Look, Refused, Say, State, gossip_round
+from operators.gossip import Heard, PeerCommand, Refused, Say, State, gossip_round
 from state.crdt.document import DocumentChange
 from state.crdt.document_replica import DocumentReplica
 from state.gossip import (
@@ -46,7 +46,7 @@ class DocumentOut:
 
 def replicated_document(
     messages: KeyedStream[Heard],
-    commands: KeyedStream[Begin | Edit | Look | Finish],
+    commands: KeyedStream[PeerCommand],
     *,
     settings: Settings | None = None,
     seed: int | None = None,

@@ -11,7 +11,8 @@ byte. With a name and an address it is one real peer among others:
     GOSSIP_NAME=bob GOSSIP_LISTEN=10.0.0.2:7000 GOSSIP_KEYS=keys \
         GOSSIP_BOOTSTRAP=ann@10.0.0.1:7000 python -m bytewax.run jobs.gossip < /dev/null
 
-Operations are lines of JSON (`state.crdt.document_replica` lists them). Results go to
+Operations are lines of JSON: those on the document (`state.crdt.document_replica` lists them), and
+`{"op": "expel", "member": "bob"}` for a member that is gone for good. Results go to
 `runs/gossip/<time>/` or the directory in `GOSSIP_OUT`:
 
     changes.ndjson       every visible change at the local peers, as it happened

@@ -13,10 +13,10 @@ from connectors.mesh import Mesh, Meshes, Outgoing, QuicMesh, Received, UdpMesh
 from connectors.quic import Identity
 from flows.gossip import DocumentOut, replicated_document
 from jobs.peer_settings import Transport
-from operators.gossip import Begin, Edit, Finish, Heard, Look, Say
+from operators.gossip import Heard, PeerCommand, Say
 from state.gossip import Settings
 
-Command = tuple[str, Begin | Edit | Look | Finish]
+Command = tuple[str, PeerCommand]
 
 LINGER = timedelta(seconds=10)
 """How long a connection is kept to a peer to which there is nothing to say."""
@@ -25,7 +25,7 @@ LINGER = timedelta(seconds=10)
 def connect(
     flow: Dataflow,
     meshes: Meshes,
-    commands: KeyedStream[Begin | Edit | Look | Finish],
+    commands: KeyedStream[PeerCommand],
     every: timedelta,
 ) -> DocumentOut:
     """Replicate a document among the meshes' peers and whoever they hear, in rounds of `every`."""

@@ -7,7 +7,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import bytewax.operators as op
 import msgspec
@@ -21,7 +21,7 @@ from jobs.gossip_network import Command, connect, make_mesh
 from jobs.gossip_outputs import write_document, write_feed, write_record
 from jobs.gossip_settings import GossipSettings
 from jobs.watch import Watch
-from operators.gossip import Begin, Edit, Finish, Look, Refused, State
+from operators.gossip import Begin, Edit, Expel, Finish, Look, Refused, State
 from state.gossip import MemberDown, MemberLeft, MemberSuspected, MemberUp, Stopped
 
 Position = tuple[int, int]
@@ -51,6 +51,13 @@ def peer_flow(settings: GossipSettings, out: Path) -> Dataflow:
     seen = op.merge("seen", document.states, document.refused, document.members)
     op.output("watch", op.map("event", seen, lambda item: item[1]), Watch(life.saw))
     return flow
+
+
+class _Expel(msgspec.Struct, forbid_unknown_fields=True):
+    """The one operation that is on the group and not on the document."""
+
+    op: Literal["expel"]
+    member: str
 
 
 class _Life:
@@ -85,12 +92,15 @@ class _Life:
         """Whether there was a signal."""
         return self._asked
 
-    def edit(self, line: Line) -> Edit:
+    def command(self, line: Line) -> Edit | Expel:
         """Return the operation that a line holds."""
         self._operations += 1
         where = f"line {line.number}"
         try:
-            return Edit(msgspec.json.decode(line.data), where)
+            operation = msgspec.json.decode(line.data)
+            if isinstance(operation, dict) and operation.get("op") == "expel":
+                return Expel(msgspec.convert(operation, _Expel).member, where)
+            return Edit(operation, where)
         except msgspec.DecodeError as error:
             text = line.data.decode(errors="replace")
             return Edit(f"{text} ({error})", where)
@@ -177,7 +187,7 @@ class _OperationsPartition(StatefulSourcePartition[Command, Position]):
             try:
                 for line in self._lines.next_batch():
                     if line.data.strip():
-                        commands.append((life.name, life.edit(line)))
+                        commands.append((life.name, life.command(line)))
             except StopIteration:
                 self._ended = True
                 if life.stay is not None:

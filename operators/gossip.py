@@ -4,7 +4,7 @@
 keyed by the local peer's name, so that one flow can hold one peer or a whole group:
 
     messages    Heard("b@10.0.0.2:7000", b"...")     what other peers said (from a mesh)
-    commands    Begin(...), then Edit(...) and Look(), at last Finish()
+    commands    Begin(...), then Edit(...), Look() and Expel(...), at last Finish()
         |
     gossip_round
         |
@@ -38,6 +38,7 @@ from bytewax.dataflow import operator
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 from typing_extensions import override
 
+from state import gossip as protocol
 from state.gossip import (
     Deliver,
     Effect,
@@ -109,6 +110,15 @@ class Look(NamedTuple):
     """Emit the replica's state, as `State`."""
 
 
+class Expel(NamedTuple):
+    """Tell the group that a member is gone for good, so that no one waits for it any longer."""
+
+    member: str
+    """Its name."""
+    origin: str = ""
+    """Where this comes from, for whoever reads of its refusal."""
+
+
 class Finish(NamedTuple):
     """Tell the others, hand over what they lack, and leave."""
 
@@ -123,14 +133,17 @@ class State(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """An edit or an update that the replica did not take; the replica is as it was."""
+    """An edit, an update or an expulsion that could not be carried out; nothing has changed."""
 
     source: str
-    """The replica whose update it was; for an edit, the peer's name."""
+    """The replica whose update it was; for a command, the peer's name."""
     content: Any
     reason: str
     origin: str = ""
-    """The edit's."""
+    """The command's."""
+
+
+PeerCommand = Begin | Edit | Look | Expel | Finish
 
 
 class Replica(Protocol):
@@ -186,7 +199,7 @@ class GossipOut:
 def gossip_round(
     step_id: str,
     messages: KeyedStream[Heard],
-    commands: KeyedStream[Begin | Edit | Look | Finish],
+    commands: KeyedStream[PeerCommand],
     replica: Callable[[str, bytes | None], Replica],
     *,
     settings: Settings | None = None,
@@ -314,6 +327,8 @@ class _Node(StatefulBatchLogic[tuple[str, Any], _Out, bytes]):
                 self._edit(name, item)
             elif isinstance(item, Look):
                 self._look()
+            elif isinstance(item, Expel):
+                self._expel(name, item)
             elif isinstance(item, Finish):
                 self._step(Leave(self._clock()))
             else:
@@ -396,6 +411,13 @@ class _Node(StatefulBatchLogic[tuple[str, Any], _Out, bytes]):
             return
         if update is not None:
             self._step(Publish(self._clock(), update))
+
+    def _expel(self, name: str, expel: Expel) -> None:
+        try:
+            self._step(protocol.Expel(self._clock(), expel.member))
+        except ValueError as error:
+            refused = Refused(name, expel.member, str(error), expel.origin)
+            self._out.append(_Happened(refused))
 
     def _step(self, event: Event) -> None:
         assert self._peer is not None

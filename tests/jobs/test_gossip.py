@@ -160,6 +160,27 @@ def test_real_peers_over_quic(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "bob" / "run.json").read_text())["operations"] == 3
 
 
+def test_a_member_that_is_gone_is_expelled(tmp_path: Path) -> None:
+    ann_port, bob_port = free_port(), free_port()
+    contact = f"ann@127.0.0.1:{ann_port}"
+    ann = Peer("ann", ann_port, tmp_path / "ann", transport="udp")
+    ann.until("begins")
+    bob = Peer("bob", bob_port, tmp_path / "bob", transport="udp", bootstrap=contact)
+    ann.until("bob@")
+    cat = Peer("cat", free_port(), tmp_path / "cat", transport="udp", bootstrap=contact)
+    gone = f"bob@127.0.0.1:{bob_port}"
+    cat.until(f"{gone} is up")
+    bob.kill()
+    ann.write({"op": "expel", "member": "bob"}, {"op": "expel", "member": "zoe"}, {"op": "expel"})
+    cat.until(f"{gone} has left")
+    cat.end()
+    ann.end()
+    unknown, malformed = lines(tmp_path / "ann" / "dead_letters.ndjson")
+    assert (unknown["origin"], unknown["operation"]) == ("line 2", "zoe")
+    assert unknown["reason"] == "'zoe' is no other member"
+    assert malformed["operation"] == '{"op": "expel"} (Object missing required field `member`)'
+
+
 def test_who_cannot_be_reached_is_named(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.mkdir()

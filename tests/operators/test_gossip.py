@@ -15,7 +15,18 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, cluster_main, run_main
 
 from connectors.mesh import Meshes, Outgoing, UdpMesh
-from operators.gossip import Begin, Edit, Finish, Heard, Look, Refused, Say, State, gossip_round
+from operators.gossip import (
+    Begin,
+    Edit,
+    Expel,
+    Finish,
+    Heard,
+    Look,
+    Refused,
+    Say,
+    State,
+    gossip_round,
+)
 from state.gossip import Rejected, Settings, Stopped
 
 QUICK = Settings(round=0.02, probe=0.2, probe_timeout=0.1)
@@ -241,6 +252,14 @@ def test_edits_after_the_end_are_refused() -> None:
     op.output("events", out.events, TestingSink(ended))
     run_main(flow)
     assert [event for _, event in ended] == [Stopped(), Refused("a", "x", "the peer has left")]
+
+
+def test_who_is_no_member_is_not_expelled() -> None:
+    out = outputs([("a", Begin("a@1", 1)), ("a", Expel("a", "line 2")), ("a", Expel("b"))])
+    assert [item for item in out if isinstance(item, Refused)] == [
+        Refused("a", "a", "'a' is no other member", "line 2"),
+        Refused("a", "b", "'b' is no other member"),
+    ]
 
 
 def test_a_group_of_one_says_nothing() -> None:
