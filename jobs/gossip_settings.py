@@ -72,6 +72,8 @@ class GossipSettings(JobSettings):
         if real and self.transport == "quic" and self.keys is None:
             raise ValueError("GOSSIP_NAME needs GOSSIP_KEYS, or GOSSIP_TRANSPORT=udp")
         if self.name is not None:
+            local = ("peers", "edits", "rate", "seed", "patience")
+            self._refuse(local, "the local group, not a peer that GOSSIP_NAME names")
             check_name("GOSSIP_NAME", self.name)
         check_bootstrap("GOSSIP_BOOTSTRAP", self.bootstrap)
         return self

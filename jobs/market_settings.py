@@ -114,6 +114,10 @@ class MarketSettings(JobSettings):
             raise ValueError("MARKET_SERIES is for replay and live feeds; files are read whole")
         if self.source in LIVE and not self.series:
             raise ValueError(f"MARKET_SOURCE={self.source} needs MARKET_SERIES, its symbols")
+        if self.source not in LIVE:
+            self._refuse(("url", "limit"), f"live feeds, not MARKET_SOURCE={self.source}")
+        if self.source not in ("replay", "file"):
+            self._refuse(("speed",), f"replay and files, not MARKET_SOURCE={self.source}")
         if self.window % self.every:
             raise ValueError("MARKET_EVERY must divide MARKET_WINDOW")
         self._agree_on_gossip()
@@ -125,6 +129,8 @@ class MarketSettings(JobSettings):
             if given and self.gossip_name is None:
                 raise ValueError(f"MARKET_GOSSIP_{field.upper()} needs MARKET_GOSSIP_NAME")
         if self.gossip_name is None:
+            unused = ("gossip_transport", "gossip_stay", "gossip_round")
+            self._refuse(unused, "a monitor that MARKET_GOSSIP_NAME names")
             return
         check_name("MARKET_GOSSIP_NAME", self.gossip_name)
         check_bootstrap("MARKET_GOSSIP_BOOTSTRAP", self.gossip_bootstrap)

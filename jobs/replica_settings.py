@@ -13,6 +13,9 @@ from jobs.settings import Duration, JobSettings, Names
 _REAL = ("name", "listen", "advertise", "peers", "keys", "roster", "clients", "log", "path")
 """What only one real replica or client has."""
 
+_LOCAL = ("replicas", "users", "requests", "rate", "batch")
+"""What only the local group has."""
+
 Misbehaviour = Literal["equivocate", "silent", "forge", "replay", "delay"]
 
 
@@ -106,6 +109,9 @@ class ReplicaSettings(JobSettings):
             if self.replicas < 4:
                 raise ValueError(f"REPLICA_REPLICAS={self.replicas}: 4 bear one liar, 7 two")
             return self
+        self._refuse(_LOCAL, f"the local group, not REPLICA_ROLE={self.role}")
+        if self.role == "replica":
+            self._refuse(("window", "patience"), "clients and the local group")
         needed = ("name", "keys", "peers", *(("listen", "log") * (self.role == "replica")))
         for field in needed:
             if not getattr(self, field):

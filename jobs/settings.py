@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tomllib
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -127,6 +128,12 @@ class JobSettings(BaseSettings):
             return cls(**given)
         except ValidationError as error:
             raise SettingsError("; ".join(map(cls._explain, error.errors()))) from error
+
+    def _refuse(self, names: Iterable[str], wanted: str) -> None:
+        """Refuse settings that were given and would not be used, rather than ignore them."""
+        for name in names:
+            if name in self.model_fields_set:
+                raise ValueError(f"{self.prefix()}{name.upper()} is for {wanted}")
 
     @classmethod
     def _explain(cls, error: Any) -> str:

@@ -162,6 +162,11 @@ class TelemetrySettings(JobSettings):
             raise ValueError(f"TELEMETRY_SOURCE=children is not for TELEMETRY_ROLE={self.role}")
         if self.path and self.source != "file":
             raise ValueError(f"TELEMETRY_PATH is for TELEMETRY_SOURCE=file, not {self.source}")
+        if self.source in ("file", "host"):
+            generated = ("agents", "period", "rate")
+            self._refuse(generated, f"TELEMETRY_SOURCE=generated, not {self.source}")
+        if self.source in ("generated", "file"):
+            self._refuse(("limit",), f"TELEMETRY_SOURCE=host, not {self.source}")
         if self.exact and self.source not in ("generated", "file"):
             raise ValueError(f"TELEMETRY_EXACT: {self.source} cannot be read again")
         if self.exact and self.role in ("leaf", "region"):

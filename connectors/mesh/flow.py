@@ -117,7 +117,7 @@ class Meshes:
         if len(self.by_name) != len(every):
             raise ValueError("two local peers have the same name")
         self.dropped = 0
-        """Messages that the flow was too slow for."""
+        """Messages that came when too many waited for the flow, or too many of their sender."""
         self._wait = wait.total_seconds()
         self._inbox = Mailbox[tuple[str, Received]]()
         self._waiting = _Waiting()
@@ -158,7 +158,7 @@ class Meshes:
             self._started = False
             run(self._stop())
             if self.dropped:
-                log.warning("%d messages were dropped: the flow was too slow", self.dropped)
+                log.warning("%d messages were dropped: the flow did not keep up", self.dropped)
 
     def take(self) -> list[tuple[str, Received]]:
         """Return what has come, or nothing after a short wait.

@@ -232,6 +232,10 @@ def test_a_killed_peer_comes_back_with_what_it_had(tmp_path: Path) -> None:
             "GOSSIP_BOOTSTRAP: 'b' is not name@host:port",
         ),
         ({"peers": 0}, "GOSSIP_PEERS"),
+        (
+            {"name": "a", "listen": "127.0.0.1:1", "transport": "udp", "edits": 9},
+            "GOSSIP_EDITS is for the local group, not a peer that GOSSIP_NAME names",
+        ),
     ],
 )
 def test_wrong_settings(

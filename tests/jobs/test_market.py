@@ -108,6 +108,8 @@ def test_the_record_counts_what_is_there(default: Path) -> None:
         ({"source": "json:loads"}, "json:loads"),
         ({"source": "unheard"}, "unheard"),
         ({"series": "DAX"}, "unknown daily series 'DAX'"),
+        ({"url": "ws://127.0.0.1:1"}, "MARKET_URL is for live feeds, not MARKET_SOURCE=replay"),
+        ({"source": "kraken", "series": "X", "speed": 2}, "MARKET_SPEED is for replay and files"),
         ({"out": "/proc/no"}, "/proc/no"),
     ],
 )
@@ -242,6 +244,7 @@ def test_moments_alone_find_the_same_links(tmp_path: Path) -> None:
     ("settings", "problem"),
     [
         ({"gossip_listen": "127.0.0.1:1"}, "MARKET_GOSSIP_LISTEN needs MARKET_GOSSIP_NAME"),
+        ({"gossip_round": "1s"}, "MARKET_GOSSIP_ROUND is for a monitor that MARKET_GOSSIP_NAME"),
         ({"gossip_name": "a"}, "MARKET_GOSSIP_NAME needs MARKET_GOSSIP_LISTEN"),
         (
             {"gossip_name": "a", "gossip_listen": "127.0.0.1:1"},

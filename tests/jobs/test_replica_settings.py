@@ -55,6 +55,8 @@ def test_what_a_replica_needs(missing: str, monkeypatch: pytest.MonkeyPatch) -> 
             {**REPLICA, "ROLE": "client"},
             "REPLICA_BYZANTINE and REPLICA_LOG are for replicas",
         ),
+        ({**REPLICA, "BATCH": "5"}, "REPLICA_BATCH is for the local group, not REPLICA_ROLE"),
+        ({**REPLICA, "WINDOW": "5"}, "REPLICA_WINDOW is for clients and the local group"),
         ({**REPLICA, "DATAGRAM": "100"}, "REPLICA_DATAGRAM=100"),
     ],
 )

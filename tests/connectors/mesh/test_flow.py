@@ -80,7 +80,7 @@ def test_what_the_flow_is_too_slow_for_is_counted_and_told(
     mesh.on_message("b", b"again")
     assert meshes.take() == [("a", Received("b", b"again"))]
     meshes.stop()
-    assert caplog.messages == ["5 messages were dropped: the flow was too slow"]
+    assert caplog.messages == ["5 messages were dropped: the flow did not keep up"]
 
 
 @pytest.mark.parametrize(("bound", "at"), [("_WAITING", 40), ("_WAITING_BYTES", 40 * 5)])
