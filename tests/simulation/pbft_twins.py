@@ -13,7 +13,7 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -72,15 +72,14 @@ def symmetries(names: Sequence[str], twins: Sequence[str]) -> list[dict[str, str
 
 
 def distinct(
-    names: Sequence[str], twins: Sequence[str], views: int, leaders: Sequence[str] | None = None
+    names: Sequence[str], twins: Sequence[str], leaders: Sequence[Collection[str]]
 ) -> Iterator[tuple[int, ...]]:
     """Return all scenarios that are no renaming of another, as places in :func:`rounds`.
 
     Args:
         names: The replicas.
         twins: Those that run twice.
-        views: How many views a scenario has.
-        leaders: Who leads, if not anybody may lead any view.
+        leaders: For each view, who may lead it.
     """
     every = rounds(names, twins)
     nodes = nodes_of(names, twins)
@@ -96,15 +95,17 @@ def distinct(
         return place[Round(names[leader].rstrip("'"), tuple(sorted(other, key=order.__getitem__)))]
 
     tables = [
-        tuple(renamed(i, each) for i in range(len(every))) for each in symmetries(names, twins)
+        tuple(renamed(i, each) for i in range(len(every)))
+        for each in symmetries(names, twins)
+        if all({each[name].rstrip("'") for name in able} == set(able) for able in leaders)
     ]
 
     def extend(prefix: tuple[int, ...], fixing: list[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
-        if len(prefix) == views:
+        if len(prefix) == len(leaders):
             yield prefix
             return
         for index, each in enumerate(every):
-            if leaders is not None and each.leader not in leaders:
+            if each.leader not in leaders[len(prefix)]:
                 continue
             if all(table[index] >= index for table in fixing):
                 still = [table for table in fixing if table[index] == index]
@@ -217,7 +218,7 @@ def play(n: int, twins: Sequence[str], places: Sequence[int], *, fast: bool = Fa
         numbers = " ".join(map(str, places))
         raise AssertionError(
             f"{scenario}: {type(error).__name__}: {error}\nplay it again: {REPLAY} "
-            f"--n {n} --twins {len(twins)}{' --fast' if fast else ''} {numbers}"
+            f"--n {n} --twins {','.join(twins)}{' --fast' if fast else ''} {numbers}"
         ) from error
     return run
 
@@ -241,11 +242,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("places", nargs="*", type=int, help="of the rounds of each view")
     parser.add_argument("--n", type=int, default=4)
-    parser.add_argument("--twins", type=int, default=1)
+    parser.add_argument("--twins", default="r0", help="who runs twice, such as r0,r1")
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--sample", type=int, metavar="COUNT", help="play so many by chance")
     args = parser.parse_args()
-    twins = [f"r{i}" for i in range(args.twins)]
+    twins = args.twins.split(",")
     if args.places:
         run = play(args.n, twins, args.places, fast=args.fast)
         print(dict(run.world.happened), sorted(run.world.judge.accused))
