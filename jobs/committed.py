@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,7 @@ class Audit:
 def audit(
     logs: Mapping[str, Iterable[Row]],
     answers: Mapping[Request, tuple[int, list[Any]]] | None = None,
+    transfers: Mapping[str, Collection[int]] | None = None,
 ) -> Audit:
     """Compare the logs of correct replicas with one another, and with what clients were told.
 
@@ -120,6 +121,8 @@ def audit(
         logs: For each replica its batches, as `read` yields them.
         answers: What clients were told: the batch and the results, for each request. There may be
             requests that were executed and not answered.
+        transfers: For each replica, after which batches it was sent the state: whatever else its
+            log lacks was lost. None if that is not known.
 
     >>> row = {"seq": 1, "digest": "aa", "view": 0, "requests": []}
     >>> audit({"r1": [row], "r2": [{**row, "digest": "bb"}]}).faults
@@ -133,7 +136,10 @@ def audit(
             seq = row["seq"]
             if seq <= last:
                 found.faults.append(f"{name} has batch {seq} after {last}")
-            found.left_out[name] = found.left_out.get(name, 0) + seq - last - 1
+            left_out = seq - last - 1
+            found.left_out[name] = found.left_out.get(name, 0) + left_out
+            if left_out > 0 and transfers is not None and seq - 1 not in transfers.get(name, ()):
+                found.faults.append(f"{name} lacks the batches {last + 1} to {seq - 1}")
             last = seq
             first, known = batches.setdefault(seq, (name, row))
             if known["digest"] != row["digest"]:

@@ -166,6 +166,7 @@ class LocalGroup:
         self._phases: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._evidence: dict[str, set[str]] = {}
+        self._transfers: dict[str, set[int]] = {name: set() for name in self.names}
         self._read: Counter[str] = Counter()
         self._standings: dict[str, dict[str, Any]] = {}
         self._board: Board
@@ -298,12 +299,16 @@ class LocalGroup:
                 text = event_text(row)
                 if text is not None:
                     self._board.note(f"{name}: {text}")
+                if row["event"] == "Transferred":
+                    self._transfers[name].add(row["seq"])
                 if row["event"] == "Evidence":
                     self._evidence.setdefault(text or "", set()).add(name)
 
     def _finish(self, took: float) -> None:
         logs = {name: read(self._out / name / COMMITTED) for name in self._correct}
-        found = audit(logs, self._answers)
+        for name in self.names:
+            self._read_events(name)
+        found = audit(logs, self._answers, self._transfers)
         latencies = self._board.latencies
         milliseconds = {
             f"p{share}": round(1000 * latencies.percentile(share / 100), 3)

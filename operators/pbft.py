@@ -63,6 +63,7 @@ from state.pbft import (
     Standing,
     Start,
     Tick,
+    Transferred,
 )
 from state.pbft.byzantine import Actor
 
@@ -297,12 +298,12 @@ class _Node(StatefulBatchLogic[Any, _Out, bytes]):
         assert self._replica is not None
         self._release(out)
         effects = self._replica.step(event)
-        if effects and isinstance(effects[0], Rewrite):
+        if any(isinstance(effect, Rewrite) for effect in effects):
             # What is final is handed on before the log forgets it; the rest waits for the log.
             self._held = [effect for effect in effects if isinstance(effect, Rewrite | Send)]
             effects = [effect for effect in effects if not isinstance(effect, Rewrite | Send)]
         self._carry_out(effects, out)
-        if not out.committed:
+        if not out.committed and not any(isinstance(event, Transferred) for event in out.events):
             self._release(out)
 
     def _release(self, out: _Out) -> None:

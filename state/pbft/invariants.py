@@ -27,6 +27,7 @@ from state.pbft.machine import Operation, StateMachine
 from state.pbft.messages import (
     Accusation,
     AnyMessage,
+    Checkpoint,
     Commit,
     NewView,
     Prepare,
@@ -48,6 +49,7 @@ class _Life(msgspec.Struct):
     final: int = 0
     view: int = -1
     signed: dict[tuple[str, int, int], bytes] = {}
+    checkpoints: dict[int, bytes] = {}
 
 
 class Invariants:
@@ -56,8 +58,8 @@ class Invariants:
     Checked are: agreement (one batch in a slot), order without gaps, validity (requests that a
     client did sign), exactly-once, also for clients that lie, results and answers that equal those
     of a fresh machine, equal digests at equal checkpoints, views that only grow and have their
-    leader, votes that never contradict each other, also across restarts, and that evidence is true
-    and names no one correct.
+    leader, votes that never contradict each other, also across restarts, checkpoints that are not
+    forgotten, and that evidence is true and names no one correct.
 
     Args:
         group: Who takes part.
@@ -129,7 +131,7 @@ class Invariants:
 
     def started(self, node: str) -> None:
         """Take note that a replica was started, or started again."""
-        life = self._lives.setdefault(node, _Life(signed={}))
+        life = self._lives.setdefault(node, _Life(signed={}, checkpoints={}))
         life.last = None
         life.view = -1
 
@@ -159,9 +161,11 @@ class Invariants:
             raise Violation(f"{node} has another state than a quorum after slot {effect.seq}")
 
     def sent(self, node: str, messages: list[AnyMessage]) -> None:
-        """Take note of what a correct replica sends: votes must not contradict earlier ones."""
+        """Take note of what a correct replica sends: it must not contradict what it said before."""
         signed = self._lives[node].signed
         for message in messages:
+            if isinstance(message, Checkpoint):
+                self._lives[node].checkpoints[message.seq] = message.digest
             if isinstance(message, PrePrepare | Prepare | Commit):
                 if isinstance(message, PrePrepare):
                     if self.group.primary(message.view) != node:
@@ -172,14 +176,26 @@ class Invariants:
                     kinds = [type(message).__name__]
                 place, what = (message.view, message.seq), message.digest
             elif isinstance(message, ViewChange | NewView):
-                if isinstance(message, ViewChange) and message.replica != node:
-                    continue
+                if isinstance(message, ViewChange):
+                    if message.replica != node:
+                        continue
+                    if ("ViewChange", message.view, 0) not in signed:
+                        self._names_checkpoints(node, message)
                 kinds, place, what = [type(message).__name__], (message.view, 0), message.signature
             else:
                 continue
             for kind in kinds:
                 if signed.setdefault((kind, *place), what) != what:
                     raise Violation(f"{node} contradicts itself: {kind} in view, slot {place}")
+
+    def _names_checkpoints(self, node: str, change: ViewChange) -> None:
+        """Check that a VIEW-CHANGE has all checkpoints that its replica has spoken of."""
+        said = self._lives[node].checkpoints
+        for seq in [seq for seq in said if seq < change.stable]:
+            del said[seq]
+        missing = said.items() - {(each.seq, each.digest) for each in change.checkpoints}
+        if missing:
+            raise Violation(f"{node} forgot its checkpoints {sorted(missing)}: {change}")
 
     def _committed(self, node: str, committed: Committed) -> None:
         seq = committed.seq

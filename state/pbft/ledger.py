@@ -96,6 +96,9 @@ class Ledger:
         self.final = seq
         if seq > self.logged:
             self.logged = seq
+            data = self._slots.batch_bytes(digest)
+            assert data is not None
+            self._port.note_batch(digest, data)
             self._port.note(Final(view, seq, digest))
         time_ms, results = self._results.pop(seq)
         self._port.emit(
@@ -113,6 +116,9 @@ class Ledger:
         self._requests.executed(batch)
         snapshot = self._checkpoints.own(seq)
         if snapshot is not None:
+            # Others forget what is before a checkpoint because a quorum says that it has it: who
+            # said so must have it still after a restart, and say so when the view changes.
+            self._port.persist_notes()
             self._checkpoints.vote(self._port.name, seq, snapshot.digest)
             self._port.broadcast_lazily(Checkpoint(seq, snapshot.digest), self._port.settings.lazy)
         return True

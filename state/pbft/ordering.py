@@ -27,7 +27,7 @@ from state.pbft.messages import (
     encode_batch,
 )
 from state.pbft.port import Port
-from state.pbft.records import Accepted, Body, Prepared
+from state.pbft.records import Accepted, Prepared
 from state.pbft.requests import Requests
 from state.pbft.selection import most_fresh
 from state.pbft.slots import Slot, Slots
@@ -60,8 +60,6 @@ class Ordering:
             + _AROUND_OPERATION * MAX_OPERATIONS
             + _AROUND_REQUEST * settings.batch_operations
         )
-        self._written: set[bytes] = set()
-        """Digests of batches that are in the vote log."""
 
     @property
     def leads(self) -> bool:
@@ -216,20 +214,10 @@ class Ordering:
         assert slot.digest is not None
         slot.accepted = True
         slot.preprepared[slot.digest] = self.view
-        self.write_batch(slot.digest)
+        data = self._slots.batch_bytes(slot.digest)
+        assert data is not None
+        self._port.note_batch(slot.digest, data)
         self._port.persist(Accepted(self.view, slot.seq, slot.digest, slot.signature))
-
-    def write_batch(self, key: bytes) -> None:
-        """Put a batch into the vote log, once."""
-        if key not in self._written:
-            self._written.add(key)
-            data = self._slots.batch_bytes(key)
-            assert data is not None
-            self._port.persist(Body(data))
-
-    def written(self, keys: set[bytes]) -> None:
-        """Note which batches the vote log has, now that it is written anew."""
-        self._written = keys
 
     # -- votes ------------------------------------------------------------------------------------
 
@@ -268,7 +256,11 @@ class Ordering:
         self._progress(slot)
 
     def on_decided(self, sender: str, message: Decided) -> None:
-        """Take a batch as committed when f + 1 others have it so."""
+        """Take a batch as committed when f + 1 others have it so.
+
+        To have it so is more than to have it prepared, so each counts as a commit as well: the one
+        who knows may have got the last commit of somebody who has fallen silent since.
+        """
         if not self._slots.inside(message.seq):
             return
         slot = self._slots.get(message.seq) or self._slots.slot(message.seq, self.view)
@@ -276,6 +268,7 @@ class Ordering:
         views = [view for view, digest in slot.decided.values() if digest == message.digest]
         if slot.committed is None and len(views) > self._port.group.f:
             slot.committed = (min(views), message.digest)
+        self._count_commits(slot)
 
     def _counts(
         self, sender: str, message: Prepare | Commit, slot: Slot, before: bytes | None
@@ -308,10 +301,14 @@ class Ordering:
             port.persist(Prepared(self.view, slot.seq, slot.digest))
             slot.commits[port.name] = (self.view, slot.digest)
             self._send_commit(slot)
+        self._count_commits(slot)
+
+    def _count_commits(self, slot: Slot) -> None:
+        """See whether a quorum has prepared one batch in one view."""
         if slot.committed is None:
-            votes = list(slot.commits.values())
-            for vote in set(votes):
-                if votes.count(vote) >= quorum:
+            votes = Counter(vote for _, vote in {*slot.commits.items(), *slot.decided.items()})
+            for vote, count in votes.items():
+                if count >= self._port.group.quorum:
                     slot.committed = vote
 
     def _send_commit(self, slot: Slot) -> None:

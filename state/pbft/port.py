@@ -8,7 +8,7 @@ from state.pbft.authentication import Authenticator, close
 from state.pbft.events import Effect, Persist, Rejected, Rewrite, Send, Settings
 from state.pbft.group import Group
 from state.pbft.messages import AnyMessage
-from state.pbft.records import Record, encode_record
+from state.pbft.records import Body, Record, encode_record
 
 _NEVER = float("inf")
 
@@ -26,6 +26,8 @@ class Port:
         self.wall = 0.0
         self.rewrite = False
         """Whether the vote log is to be written anew at the end of this step."""
+        self.written: set[bytes] = set()
+        """Digests of the batches that are in the vote log, or noted for it."""
         self._records: list[Record] = []
         self._notes: list[Record] = []
         self._effects: list[Effect] = []
@@ -49,6 +51,17 @@ class Port:
     def note(self, record: Record) -> None:
         """Write a record with the next one that must be written: others can tell it again."""
         self._notes.append(record)
+
+    def note_batch(self, key: bytes, data: bytes) -> None:
+        """Note a batch, if the log does not have it: records that come after it may name it."""
+        if key not in self.written:
+            self.written.add(key)
+            self.note(Body(data))
+
+    def persist_notes(self) -> None:
+        """Write all that was noted before anything of this step leaves."""
+        self._records[:0] = self._notes
+        self._notes = []
 
     def send(self, to: str, *messages: AnyMessage) -> None:
         """Send messages to one peer."""

@@ -43,10 +43,10 @@ class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class Final(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """A batch that is committed, and everything before it.
+    """A batch that is committed, and everything before it; its body comes before it in the log.
 
-    It is written when something else is: who forgets it learns it again, and has said nothing that
-    depends on it.
+    It is written when something else is, for who forgets it learns it again; but at a checkpoint
+    before the CHECKPOINT is sent.
     """
 
     view: int

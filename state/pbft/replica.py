@@ -227,7 +227,8 @@ class Replica:
         return len((here | slot.decided.keys()) - {self.name}) > self.group.f
 
     def _log(self) -> list[Record]:
-        return whole_log(self._slots, self._checkpoints, self._ledger, self._ordering, self._views)
+        parts = self._slots, self._checkpoints, self._ledger, self._ordering, self._views
+        return whole_log(self._port, *parts)
 
     # -- what comes in ----------------------------------------------------------------------------
 

@@ -94,12 +94,17 @@ def replay(
         for digest in slot.preprepared:
             if slots.batch(digest) is None:
                 raise ValueError(f"the vote log lacks a batch of slot {slot.seq}")
-    ordering.written(written)
+    port.written = written
     views.resume(moved, entered)
 
 
 def whole_log(
-    slots: Slots, checkpoints: Checkpoints, ledger: Ledger, ordering: Ordering, views: Views
+    port: Port,
+    slots: Slots,
+    checkpoints: Checkpoints,
+    ledger: Ledger,
+    ordering: Ordering,
+    views: Views,
 ) -> list[Record]:
     """Return records that bring a new replica to where these parts are."""
     stable = checkpoints.stable
@@ -129,5 +134,5 @@ def whole_log(
         for slot in slots
         if slot.committed is not None and slot.seq <= ledger.final
     ]
-    ordering.written(written)
+    port.written = written
     return records

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from connectors.testing import UdpRelay
+from jobs.committed import audit
 from jobs.membership import make_members
 from state.pbft import Settings
 
@@ -67,6 +68,12 @@ class Peer:
         """Return its log; a batch may be final in one view here and in a later one there."""
         lines = (self.directory / self.name / "committed.ndjson").read_text().splitlines()
         return [{**json.loads(line), "view": None} for line in lines]
+
+    def transferred(self) -> list[int]:
+        """Return after which batches it was sent the state."""
+        lines = (self.directory / self.name / "events.ndjson").read_text().splitlines()
+        events = map(json.loads, lines)
+        return [event["seq"] for event in events if event["event"] == "Transferred"]
 
 
 class Group:
@@ -162,8 +169,10 @@ class Group:
         for peer in self.peers.values():
             peer.end()
         everything: dict[int, dict[str, Any]] = {}
+        logs = {name: self.peers[name].committed() for name in correct}
+        assert not audit(logs, transfers={n: self.peers[n].transferred() for n in correct}).faults
         for name in correct:
-            for batch in self.peers[name].committed():
+            for batch in logs[name]:
                 assert everything.setdefault(batch["seq"], batch) == batch, name
         executed: dict[int, tuple[int, Any, Any]] = {}
         for seq, batch in everything.items():
@@ -280,12 +289,8 @@ def test_one_that_is_far_behind_gets_the_state(how: str, tmp_path: Path, stack: 
             (behind.directory / "r3" / "votes").unlink()
         behind.start()
 
-    def transferred() -> list[dict[str, Any]]:
-        events = map(json.loads, (tmp_path / "r3" / "events.ndjson").read_text().splitlines())
-        return [each for each in events if each["event"] == "Transferred"]
-
-    group.until(lambda: bool(transferred()), "r3 gets the state")
-    assert transferred()[-1]["seq"] > left + Settings().checkpoint
+    group.until(lambda: bool(behind.transferred()), "r3 gets the state")
+    assert behind.transferred()[-1] > left + Settings().checkpoint
     if how != "wiped":  # who has forgotten its votes counts as the one that may be faulty
         peers["r2"].kill()
     group.ask(*({"op": "get", "key": f"k{n}"} for n in range(0, group.asked, 20)))

@@ -72,6 +72,17 @@ def test_logs_that_agree() -> None:
     assert found.executed == {("ann", 1): (1, ["r"])}
 
 
+def test_what_a_log_lacks_was_sent_as_a_state() -> None:
+    a = [row(n, f"d{n}") for n in range(1, 8)]
+    logs = {"a": a, "b": [a[0], *a[3:5], a[6]]}
+    assert audit(logs, transfers={"b": {3, 6}}).faults == []
+    assert audit(logs, transfers={"b": {2, 6}}).faults == ["b lacks the batches 2 to 3"]
+    assert audit(logs, transfers={}).faults == [
+        "b lacks the batches 2 to 3",
+        "b lacks the batches 6 to 6",
+    ]
+
+
 @pytest.mark.parametrize(
     ("b", "fault"),
     [

@@ -15,6 +15,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.operators import StatefulBatchLogic
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, cluster_main, run_main
+from msgspec.structs import replace
 
 from connectors.mesh import Meshes, Outgoing, UdpMesh
 from connectors.vote_log import VoteLog
@@ -152,10 +153,7 @@ def test_replicas_execute_the_same(workers: int, tmp_path: Path) -> None:
 
 
 class Late:
-    """A replica that learns at once that a batch is final and that a checkpoint is stable.
-
-    A real one does so when it is slower than the others.
-    """
+    """A replica that learns at once that a batch is final and that a checkpoint is stable."""
 
     name, group, settings = "a", GROUP, SETTINGS
     view, active, wake_at = 0, True, float("inf")
@@ -164,7 +162,7 @@ class Late:
         if not isinstance(event, Received):
             return []
         final = Committed(4, 0, bytes(32), 0, [])
-        return [Rewrite([b"all"]), Send("b", b"checkpoint"), final, Stable(4, bytes(32))]
+        return [final, Stable(4, bytes(32)), Rewrite([b"all"]), Send("b", b"checkpoint")]
 
     def standing(self) -> Standing:
         return Standing(0, True, "a", 4, 4, 4, 0, 0, False)
@@ -191,6 +189,53 @@ def test_what_is_final_is_handed_on_before_the_log_forgets_it(tmp_path: Path) ->
     run_main(flow)
     # An empty one is that of the new file.
     assert happened == [[], Committed, [b"all"], Say]
+
+
+def test_a_slow_replica_hands_on_what_its_log_is_about_to_forget(tmp_path: Path) -> None:
+    """d hears in one go what makes four batches final and the checkpoint after them stable."""
+    now = 0.0
+    logs = {name: VoteLog(tmp_path / name, "test", name, sync=False) for name in NAMES}
+    settings = replace(SETTINGS, lazy=0.0)
+
+    def make(name: str, records: Sequence[bytes]) -> Replica:
+        return Replica(GROUP, KEYS[name], Store(), settings=settings, log=records)
+
+    def clock() -> float:
+        return now
+
+    nodes = {name: _Node(None, make, logs.__getitem__, Say, clock, clock) for name in NAMES}
+    inboxes: dict[str, list[Heard]] = {name: [] for name in NAMES}
+
+    def activate(name: str, items: list[Any]) -> list[int]:
+        """Have a node take items; pass on what it says; return what it commits."""
+        outs = [*nodes[name].on_batch(items)[0], *nodes[name].on_notify()[0]]
+        for say in (say for out in outs for say in out.said if say.peer in inboxes):
+            inboxes[say.peer].append(Heard(name, say.data))
+        return [batch.seq for out in outs for batch in out.committed]
+
+    for name in NAMES:
+        activate(name, [Begin(name)])
+    client = Client(GROUP, KEYS["client"], first=1, now=now, settings=settings)
+    for number in range(4):
+        for effect in client.step(Submit(now, [put(number)])):
+            assert isinstance(effect, Send)
+            inboxes[effect.to].append(Heard("client", effect.data))
+        for _ in range(20):
+            now += 0.01
+            for name in "abc":
+                heard, inboxes[name] = inboxes[name], []
+                activate(name, heard)
+    before = logs["d"].read()
+    outs = list(nodes["d"].on_batch(inboxes["d"])[0])
+    assert [batch.seq for out in outs for batch in out.committed] == [1, 2, 3, 4]
+    # The steps below get them when the activation ends; the log has them until the next.
+    assert logs["d"].read()[: len(before)] == before
+    assert make("d", logs["d"].read()).standing().stable == 0
+    assert not [say for out in outs for say in out.said]
+    nodes["d"].on_notify()
+    assert make("d", logs["d"].read()).standing().stable == 4
+    for log in logs.values():
+        log.close()
 
 
 def test_a_snapshot_is_never_ahead_of_the_log(tmp_path: Path) -> None:

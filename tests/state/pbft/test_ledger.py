@@ -3,6 +3,7 @@ import pytest
 
 from state.pbft import Committed, Diverged, Phase, Stable, Transferred
 from state.pbft.messages import (
+    BatchBody,
     Checkpoint,
     Commit,
     FetchState,
@@ -10,6 +11,7 @@ from state.pbft.messages import (
     PrePrepare,
     Reply,
     StatePart,
+    ViewChange,
 )
 from tests.state.pbft.lone_replica import SETTINGS, LoneReplica
 
@@ -180,3 +182,21 @@ def test_a_replica_with_another_state_than_a_quorum_says_so_and_takes_theirs() -
     assert lone.did(Transferred) == [Transferred(4, state.digest)]
     standing = lone.replica.standing()
     assert (standing.stable, standing.final, standing.transferring) == (4, 5, False)
+
+
+def test_what_a_checkpoint_stands_for_outlives_a_restart() -> None:
+    """A replica that accepted nothing, and learnt all from others, vouches for a checkpoint."""
+    lone = LoneReplica("r1")
+    for proposal in proposals(lone, SETTINGS.checkpoint):
+        assert lone.log == []
+        commit(lone, proposal, "r0", "r2", "r3")
+        lone.hear("r0", BatchBody(proposal.batch))
+    lone.wait(SETTINGS.lazy)
+    said = lone.take(Checkpoint, "r0")
+    assert [each.seq for each in said] == [SETTINGS.checkpoint]
+    again = LoneReplica("r1", log=lone.log)
+    assert again.replica.standing().final == SETTINGS.checkpoint
+    for other in ("r2", "r3"):
+        again.hear(other, again.change(other, 1))
+    (change,) = (each for each in again.take(ViewChange, "r0") if each.replica == "r1")
+    assert change.checkpoints[-1:] == said
