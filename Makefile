@@ -45,9 +45,10 @@ format: $(READY) ## Format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: $(READY) ## Run every benchmark, one after the other (NAB=path adds the Numenta benchmark)
+bench: $(READY) ## Run every benchmark, one after the other (NAB=path adds the Numenta benchmark, TRACES=path recorded texts)
 	@for name in $$(grep -l '^if __name__' benchmarks/*.py | sed 's|.*/||; s|\.py$$||' | grep -vxE 'nab|link_process|tree_hosts'); do \
 	  echo "== benchmarks.$$name"; $(PY) -m benchmarks.$$name || exit 1; done
+	@if [ -n "$(TRACES)" ]; then echo "== benchmarks.sequence --data"; $(PY) -m benchmarks.sequence --data "$(TRACES)"; fi
 	@if [ -n "$(NAB)" ]; then echo "== benchmarks.nab"; $(PY) -m benchmarks.nab --data "$(NAB)"; fi
 
 soak: $(READY) ## Run the long tests

@@ -232,6 +232,15 @@ def test_a_group_that_is_treated_badly(tmp_path: Path, stack: ExitStack) -> None
     for name in ("r3", "r4"):
         relays[name].heal()
     group.wait(70, "after a partition")
+
+    # The power fails: all die at once, amid requests.
+    group.put(10)
+    group.wait(73, "before the power fails")
+    for name in NAMES:
+        peers[name].kill()
+    for name in NAMES:
+        peers[name].start()
+    group.wait(80, "when all are back")
     group.ask(*({"op": "get", "key": f"k{n}"} for n in range(10)))
     group.ask([{"op": "get", "key": "k0"}, {"op": "put", "key": "k0", "value": "last"}])
     group.write(b"what?")

@@ -79,6 +79,20 @@ def test_locks_with_a_leader_that_equivocates(tmp_path: Path) -> None:
     assert granted == sorted({*granted})
 
 
+@pytest.mark.parametrize("how", ["silent", "forge", "replay", "delay"])
+def test_a_leader_that_misbehaves_otherwise(how: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run(out, "-m", "jobs.replica", "--byzantine", how, REQUESTS=12, RATE=0)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((out / "run.json").read_text())
+    assert (record["answers"], record["faults"]) == (12, [])
+    said = [json.loads(line) for line in (out / "r2" / "events.ndjson").read_text().splitlines()]
+    replaced = any(event["event"] == "ViewEntered" and event["view"] for event in said)
+    refused = any(event["event"] == "Rejected" and event["sender"] == "r1" for event in said)
+    assert (how == "silent") <= replaced
+    assert (how == "forge") <= refused
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

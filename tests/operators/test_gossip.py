@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from operators.gossip import (
     Refused,
     Say,
     State,
+    _Node,
     gossip_round,
 )
 from state.gossip import Rejected, Settings, Stopped
@@ -199,6 +201,21 @@ def test_edits_that_wait_are_in_snapshots(tmp_path: Any) -> None:
         op.output("changes", out.changes, TestingSink(found))
         run_main(flow, epoch_interval=timedelta(0), recovery_config=RecoveryConfig(str(tmp_path)))
     assert found == [("a", "x")]
+
+
+def test_a_snapshot_of_the_first_version_still_loads() -> None:
+    """It held a life and no edits that wait; this one: a#5, whose one update added "x"."""
+    saved = bytes.fromhex(
+        "425244460e01001d00000000000000676f737369702d7265706c696361"
+        "9605c4055b2278225d9193a361233501019193a361233501c401788090a89b7642"
+    )
+    node = _Node(saved, Notes, QUICK, 1, lambda: 0.0, time.time)
+    (state,) = (
+        out.item
+        for out in node.on_batch([("a", Begin("a@1", 5)), ("a", Edit("y")), ("a", Look())])[0]
+        if isinstance(out.item, State)
+    )
+    assert state == State(b'["x", "y"]', {"a#5": 1, "a#6": 1}, ())
 
 
 def test_messages_before_the_begin_are_dropped() -> None:

@@ -9,8 +9,11 @@ well. Source: Bano et al., "Twins: BFT Systems Made Robust", OPODIS 2021.
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
+import os
 import random
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -146,7 +149,6 @@ class Twins:
         scenario: Sequence[Round],
         settings: Settings = SETTINGS,
     ) -> None:
-        self.scenario = scenario
         names = [f"r{i}" for i in range(n)]
         leaders = [each.leader for each in scenario]
         leaders += [names[i % n] for i in range(len(leaders), 60)]
@@ -177,22 +179,36 @@ class Twins:
 
     def play(self) -> None:
         """Play the scenario, then let all be well and check that everything gets done."""
-        world = self.world
-        world.start()
+        self.world.start()
+        for _ in range(len(self._sides)):
+            self.play_view()
+        self.finish()
+
+    def add(self, side: Sequence[str]) -> None:
+        """Add a view to the scenario, led by whoever is next in turn."""
+        self._sides.append(frozenset(side))
+
+    def play_view(self) -> None:
+        """Play the next view."""
+        world, view = self.world, self._over
         clients = list(world.clients.values())
-        for view in range(len(self.scenario)):
-            world.run_until(lambda view=view: self._view() >= view, limit=5.0, step=0.01)
-            for client in clients:
-                client.submit([b"?%d" % view])
-            world.run(PERIOD)
-            self._over = view + 1
-            clients[view % 2].submit([b"and %d" % view])
-        world.run_until(lambda: self._view() >= len(self.scenario), limit=5.0, step=0.05)
+        world.run_until(lambda: self._view() >= view, limit=5.0, step=0.01)
+        for client in clients:
+            client.submit([b"?%d" % view])
+        world.run(PERIOD)
+        self._over = view + 1
+        clients[view % 2].submit([b"and %d" % view])
+
+    def finish(self) -> None:
+        """Let all be well."""
+        world = self.world
+        world.run_until(lambda: self._view() >= len(self._sides), limit=5.0, step=0.05)
         self._over = 0
         world.filter = None
         if not world.run_until(lambda: world.idle() and world.level(), limit=60.0, step=0.1):
             raise Violation(
-                f"after 60 s in which all was well: {[c.client.in_flight for c in clients]}, "
+                f"after 60 s in which all was well: "
+                f"{[each.client.in_flight for each in world.clients.values()]}, "
                 f"{[(n.id, n.replica and n.replica.standing()) for n in world.correct()]}"
             )
         world.judge.settled()
@@ -201,30 +217,106 @@ class Twins:
         return max(node.replica.view for node in self.world.correct() if node.replica is not None)
 
 
-def play(n: int, twins: Sequence[str], places: Sequence[int], *, fast: bool = False) -> Twins:
-    """Play a scenario given as places in :func:`rounds`.
+def play(
+    n: int,
+    twins: Sequence[str],
+    places: Sequence[int],
+    *,
+    fast: bool = False,
+    seed: int | None = None,
+) -> Twins:
+    """Play a scenario given as places in :func:`rounds`; its seed is their sum if there is none.
 
     Raises:
         AssertionError: something went wrong; it says how to play it again.
     """
     every = rounds([f"r{i}" for i in range(n)], twins)
-    scenario = [every[place] for place in places]
-    # In every second one votes come so late that views end with speculative answers only.
-    settings = (_FAST, _LATE)[sum(places) % 2] if fast else SETTINGS
-    run = Twins(sum(places), n, twins, scenario, settings)
+    seed = sum(places) if seed is None else seed
+    run = Twins(seed, n, twins, [every[place] for place in places], _settings(fast, seed))
     try:
         run.play()
     except Exception as error:
-        numbers = " ".join(map(str, places))
-        raise AssertionError(
-            f"{scenario}: {type(error).__name__}: {error}\nplay it again: {REPLAY} "
-            f"--n {n} --twins {','.join(twins)}{' --fast' if fast else ''} {numbers}"
-        ) from error
+        raise AssertionError(_told(error, n, twins, places, fast, seed)) from error
     return run
+
+
+def _settings(fast: bool, seed: int) -> Settings:
+    # In every second one votes come so late that views end with speculative answers only.
+    return (_FAST, _LATE)[seed % 2] if fast else SETTINGS
+
+
+def _told(
+    error: Exception, n: int, twins: Sequence[str], places: Sequence[int], fast: bool, seed: int
+) -> str:
+    every = rounds([f"r{i}" for i in range(n)], twins)
+    return (
+        f"{[every[place] for place in places]}: {type(error).__name__}: {error}\n"
+        f"play it again: {REPLAY} --n {n} --twins {','.join(twins)}{' --fast' if fast else ''} "
+        f"--seed {seed} {' '.join(map(str, places))}"
+    )
 
 
 _FAST = replace(SETTINGS, fast=True)
 _LATE = replace(_FAST, lazy_fast=0.5)
+
+
+def play_in_turn(n: int, twin: str, first: int, *, fast: bool = False) -> int:
+    """Play all scenarios of n views led in turn that begin with one round; return how many.
+
+    What they have in common is played once: the process forks where they part.
+
+    Args:
+        n: Replicas, and views.
+        twin: Who runs twice.
+        first: The place of the first round, whose leader is r0.
+        fast: Whether speculative answers are allowed.
+
+    Raises:
+        AssertionError: something went wrong; it says how to play each of the first few again.
+    """
+    names = [f"r{i}" for i in range(n)]
+    scenarios = [
+        each for each in distinct(names, [twin], [[name] for name in names]) if each[0] == first
+    ]
+    if not scenarios:
+        return 0
+    every = rounds(names, [twin])
+    run = Twins(first, n, [twin], [], _settings(fast, first))
+    run.world.start()
+    with tempfile.TemporaryFile("w+") as said:
+
+        def part(depth: int, scenarios: Sequence[tuple[int, ...]]) -> None:
+            """Play what follows after `depth` views, each way in a process of its own."""
+            for place, group in itertools.groupby(scenarios, key=lambda each: each[depth]):
+                alike = list(group)
+                if child := os.fork():
+                    _, status = os.waitpid(child, 0)
+                    if status:  # it could not even say what was wrong
+                        raise ChildProcessError(f"status {status} after {alike[0][: depth + 1]}")
+                    continue
+                try:
+                    run.add(every[place].side)
+                    run.play_view()
+                    if depth + 1 == n:
+                        run.finish()
+                    else:
+                        part(depth + 1, alike)
+                except Exception as error:
+                    said.write(_told(error, n, [twin], alike[0], fast, first)[:2000] + "\n\n")
+                    said.flush()
+                finally:
+                    os._exit(0)
+
+        gc.collect()
+        gc.freeze()
+        try:
+            part(0, scenarios)
+        finally:
+            gc.unfreeze()
+        said.seek(0)
+        wrong = said.read()
+    assert not wrong, wrong[:4000]
+    return len(scenarios)
 
 
 def sampled(seed: int, n: int, twins: Sequence[str], views: int) -> tuple[int, ...]:
@@ -244,11 +336,12 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=4)
     parser.add_argument("--twins", default="r0", help="who runs twice, such as r0,r1")
     parser.add_argument("--fast", action="store_true")
+    parser.add_argument("--seed", type=int, help="of delays; by default the sum of the places")
     parser.add_argument("--sample", type=int, metavar="COUNT", help="play so many by chance")
     args = parser.parse_args()
     twins = args.twins.split(",")
     if args.places:
-        run = play(args.n, twins, args.places, fast=args.fast)
+        run = play(args.n, twins, args.places, fast=args.fast, seed=args.seed)
         print(dict(run.world.happened), sorted(run.world.judge.accused))
         return
     begun = time.perf_counter()

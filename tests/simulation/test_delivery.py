@@ -141,6 +141,7 @@ class World:
                 return
             assert receiver.session is not None
             if isinstance(frame, Schema):
+                assert frame.id not in self.schemas, "a schema came twice in one stream"
                 self.schemas.add(frame.id)
             elif isinstance(frame, Data):
                 assert frame.schema in self.schemas, "a batch came before its schema"

@@ -12,7 +12,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from state.crdt import HybridClock, LWWMap, MVRegister, ORMap, ORSet, PNCounter
+from state.crdt import (
+    GCounter,
+    HybridClock,
+    LWWElementSet,
+    LWWMap,
+    LWWRegister,
+    MVRegister,
+    ORMap,
+    ORSet,
+    PNCounter,
+    Sequence,
+)
 
 NAMES = ["ann", "bob", "eve"]
 names = st.sampled_from(NAMES)
@@ -33,7 +44,11 @@ class Exchange(RuleBasedStateMachine):
                 "map": ORMap(),
                 "rows": LWWMap(),
                 "count": PNCounter(),
+                "total": GCounter(),
                 "values": MVRegister(),
+                "value": LWWRegister(),
+                "elements": LWWElementSet(),
+                "list": Sequence(name, kind="list"),
             }
         skew = dict(zip(NAMES, (-HOUR, 0, HOUR), strict=True))
         self.clocks = {name: HybridClock(name) for name in NAMES}
@@ -42,7 +57,7 @@ class Exchange(RuleBasedStateMachine):
         self.counted = 0
 
     def send(self, part: str, delta: Any) -> None:
-        self.sent.append((part, delta.to_bytes()))
+        self.sent.append((part, delta if isinstance(delta, bytes) else delta.to_bytes()))
 
     @rule(name=names, key=keys)
     def add(self, name: str, key: Any) -> None:
@@ -73,6 +88,39 @@ class Exchange(RuleBasedStateMachine):
         count = self.states[name]["count"]
         self.send("count", count.decrement(name, by))
         self.counted -= by
+        self.send("total", self.states[name]["total"].increment(name, by))
+
+    @rule(name=names, value=st.integers(0, 3))
+    def set_last(self, name: str, value: int) -> None:
+        self.now += 1
+        last = self.states[name]["value"]
+        stamp = self.clocks[name].tick(self.now + self.skew[name], after=last.stamp)
+        self.send("value", last.assign(value, stamp))
+        assert last.value == value
+
+    @rule(name=names, key=keys, there=st.booleans())
+    def set_element(self, name: str, key: Any, there: bool) -> None:
+        self.now += 1
+        elements = self.states[name]["elements"]
+        stamp = self.clocks[name].tick(self.now + self.skew[name], after=elements.stamp(key))
+        self.send("elements", (elements.add if there else elements.remove)(key, stamp))
+        assert (key in elements) == there
+
+    @rule(name=names, at=st.floats(0, 1), elements=st.lists(keys, max_size=3))
+    def insert(self, name: str, at: float, elements: list[Any]) -> None:
+        row = self.states[name]["list"]
+        index = round(at * len(row))
+        self.send("list", row.insert(index, elements))
+        assert row.value[index : index + len(elements)] == elements
+
+    @rule(name=names, at=st.floats(0, 1))
+    def delete(self, name: str, at: float) -> None:
+        row = self.states[name]["list"]
+        if len(row):
+            index = min(int(at * len(row)), len(row) - 1)
+            expected = row.value[:index] + row.value[index + 1 :]
+            self.send("list", row.delete(index, 1))
+            assert row.value == expected
 
     @rule(name=names, value=st.integers(0, 3))
     def assign(self, name: str, value: int) -> None:
@@ -104,11 +152,12 @@ class Exchange(RuleBasedStateMachine):
 
     @rule(one=names, other=names)
     def serve_what_a_peer_lacks(self, one: str, other: str) -> None:
-        for part in ("set", "map", "values", "count"):
+        for part in ("set", "map", "values", "count", "total", "list"):
             lacking, known = self.states[one][part], self.states[other][part]
             whole = type(lacking).from_bytes(lacking.to_bytes())
             whole.merge(known)
-            lacking.apply(known.delta_since(lacking.version).to_bytes())
+            delta = known.delta_since(lacking.version)
+            lacking.apply(delta if isinstance(delta, bytes) else delta.to_bytes())
             assert lacking.to_bytes() == whole.to_bytes()
 
     def teardown(self) -> None:
@@ -125,6 +174,7 @@ class Exchange(RuleBasedStateMachine):
                         self.states[name][part].apply(delta)
                         assert self.states[name][part].to_bytes() == before
         assert self.states["ann"]["count"].value == self.counted
+        assert self.states["ann"]["total"].value == -self.counted
 
 
 TestExchange = Exchange.TestCase

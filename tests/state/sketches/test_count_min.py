@@ -218,14 +218,14 @@ def test_forged_bytes_raise_value_error_or_are_a_sketch(size: int) -> None:
     assert refused > 100
 
 
-def draws(shape: str, rng: np.random.Generator) -> np.ndarray:
+def draws(shape: str, rng: np.random.Generator, size: int = 4000) -> np.ndarray:
     start = int(rng.integers(2**40))
     if shape == "near-equal":
-        return 1 + np.arange(start, start + 4000) * 2.0**-52
+        return 1 + np.arange(start, start + size) * 2.0**-52
     if shape == "skewed":
-        return start + rng.zipf(1.2, 4000) % 2**30
-    values = np.arange(start, start + 4000)
-    return values if shape == "sorted" else np.tile(values[:1000], 4)
+        return start + rng.zipf(1.2, size) % 2**30
+    values = np.arange(start, start + size)
+    return values if shape == "sorted" else np.tile(values[: size // 4], 4)
 
 
 @pytest.mark.parametrize("shape", ["sorted", "repeated", "near-equal", "skewed"])
@@ -241,3 +241,21 @@ def test_estimates_are_never_low_and_high_within_the_bound(shape: str) -> None:
         failed += np.count_nonzero(sketch.lower_bound(distinct) > counts)
         asked += len(distinct)
     assert failed <= math.exp(-3) * asked
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("size", [10**5, 10**6, 10**7])
+@pytest.mark.parametrize("shape", ["sorted", "repeated", "near-equal", "skewed"])
+def test_bounds_hold_up_to_ten_million_rows(shape: str, size: int) -> None:
+    """200 hashes of the same rows; a thousand values are asked for, the most frequent too."""
+    rng = np.random.default_rng([4, size])
+    values = draws(shape, rng, size)
+    distinct, counts = np.unique(values, return_counts=True)
+    asked = np.append(rng.integers(len(distinct), size=990), np.argsort(counts)[-10:])
+    failed = 0
+    for seed in range(200):
+        sketch = CountMin(seed=seed)
+        sketch.add(values)
+        assert (sketch.estimate(distinct[asked]) >= counts[asked]).all()
+        failed += np.count_nonzero(sketch.lower_bound(distinct[asked]) > counts[asked])
+    assert failed <= 0.05 * 200 * len(asked)

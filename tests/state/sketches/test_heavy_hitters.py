@@ -158,12 +158,12 @@ def test_other_parameters_do_not_merge() -> None:
         sketch.merge(sketch)
 
 
-def draws(shape: str, rng: np.random.Generator) -> np.ndarray:
+def draws(shape: str, rng: np.random.Generator, size: int = 700) -> np.ndarray:
     if shape == "near-equal":
-        return 1 + rng.integers(200, size=700) * 2.0**-52
+        return 1 + rng.integers(size // 3, size=size) * 2.0**-52
     if shape == "skewed":
-        return rng.zipf(1.3, 700)
-    return np.arange(700) // 2 if shape == "sorted" else np.tile(np.arange(100), 7)
+        return rng.zipf(1.3, size)
+    return np.arange(size) // 2 if shape == "sorted" else np.tile(np.arange(size // 7), 7)
 
 
 @pytest.mark.parametrize("parts", [1, 7])
@@ -187,6 +187,24 @@ def test_bounds_are_certain(shape: str, parts: int) -> None:
         assert (truth <= sketch.upper_bound(distinct)).all()
         kept = set(sketch.top(20)["value"].to_pylist())
         assert {v for v, n in zip(distinct, truth, strict=True) if n * 21 > sketch.total} <= kept
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("size", [10**5, 10**6, 10**7])
+@pytest.mark.parametrize("shape", ["sorted", "repeated", "near-equal", "skewed"])
+def test_bounds_are_certain_up_to_ten_million_rows(shape: str, size: int) -> None:
+    rng = np.random.default_rng([6, size])
+    values = draws(shape, rng, size)
+    distinct, counts = np.unique(values, return_counts=True)
+    for order in (values, values[::-1], rng.permutation(values)):
+        sketch = HeavyHitters(capacity=100)
+        for part in np.array_split(order, 7):
+            sketch.add(part)
+        assert sketch.total == size
+        assert sketch.error * 101 <= size
+        assert (sketch.lower_bound(distinct) <= counts).all()
+        assert (counts <= sketch.upper_bound(distinct)).all()
+        assert set(distinct[counts * 101 > size]) <= set(sketch.top(100)["value"].to_pylist())
 
 
 @pytest.mark.parametrize("values", SAMPLES, ids=lambda v: str(v.type))

@@ -47,6 +47,24 @@ def test_estimates_are_within_the_relative_error(values: F64, relative_error: fl
     assert (histogram.minimum, histogram.maximum) == (values.min(), values.max())
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("size", [10**5, 10**6, 10**7])
+@pytest.mark.parametrize("shape", ["lognormal", "sorted", "repeated", "near-equal", "zipf"])
+def test_the_relative_error_holds_up_to_ten_million_rows(shape: str, size: int) -> None:
+    rng = np.random.default_rng([7, size])
+    values = {
+        "lognormal": lambda: rng.lognormal(3, 2, size),
+        "sorted": lambda: np.arange(float(size)),
+        "repeated": lambda: np.tile(np.arange(size / 4), 4),
+        "near-equal": lambda: 1.0 + np.arange(size) * np.finfo(np.float64).eps,
+        "zipf": lambda: rng.zipf(1.3, size).astype(np.float64),
+    }[shape]()
+    histogram, exact = of(values, 0.01), truth(values, Q)
+    assert (np.abs(histogram.estimate(Q) - exact) <= 0.01 * np.abs(exact)).all()
+    assert (histogram.lower_bound(Q) <= exact).all()
+    assert (exact <= histogram.upper_bound(Q)).all()
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.floats(allow_nan=False), min_size=1, max_size=20),

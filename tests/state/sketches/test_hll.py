@@ -230,3 +230,10 @@ def test_bounds_hold_in_95_of_100_trials(shape: str, distinct: int) -> None:
 @pytest.mark.parametrize("distinct", [10**n for n in range(8)] + [3 * 10**n for n in range(7)])
 def test_bounds_hold_from_one_to_ten_million(distinct: int, lg_k: int) -> None:
     assert coverage("sorted", distinct, lg_k) >= 190
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("distinct", [10**5, 10**6])
+@pytest.mark.parametrize("shape", ["repeated", "near-equal", "skewed"])
+def test_bounds_hold_for_many_of_any_shape(shape: str, distinct: int) -> None:
+    assert coverage(shape, distinct, lg_k=12) >= 190
