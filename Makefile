@@ -32,8 +32,8 @@ telemetry-tree: $(READY) ## The same as 13 processes linked by QUIC (kill any of
 replica: $(READY) ## Replicate a store among four processes that bear a liar (kill any of them)
 	$(PY) -m bytewax.run jobs.replica
 
-test: $(READY) ## Run the tests
-	$(PY) -m pytest $(ARGS)
+test: $(READY) ## Run the tests, two files at a time
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(READY) ## Check style, types and the floors of the house
 	$(VENV)/bin/ruff check .

@@ -132,7 +132,7 @@ class JobSettings(BaseSettings):
     def _refuse(self, names: Iterable[str], wanted: str) -> None:
         """Refuse settings that were given and would not be used, rather than ignore them."""
         for name in names:
-            if name in self.model_fields_set:
+            if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{self.prefix()}{name.upper()} is for {wanted}")
 
     @classmethod
