@@ -111,7 +111,7 @@ SIDES = [
     Side(4, "quic", "committed", sync=False, batches=()),
     Side(4, "quic", signed=True, sync=False, batches=(100,)),
     Side(4, "quic", sync=False, datagram=1200, batches=(100,)),
-    *(Side(7, transport, sync=False, batches=(100,)) for transport in _RIVALS),
+    *(Side(7, transport, sync=False) for transport in _RIVALS),
     *(Side(7, transport, "fast", sync=False, batches=(100,)) for transport in _RIVALS),
     Side(7, "quic", "committed", sync=False, batches=()),
     Side(7, "quic", batches=()),

@@ -373,6 +373,8 @@ class _Node(StatefulBatchLogic[tuple[str, Any], _Out, bytes]):
 
     def _start(self, name: str, begin: Begin) -> None:
         saved, self._saved = self._save(), None
+        if self._replica is not None:
+            self._out += map(_Changed, self._replica.changes())
         earlier = -1 if saved is None else saved.incarnation
         incarnation = max(begin.incarnation, earlier + 1)
         self._begin = begin
@@ -402,7 +404,7 @@ class _Node(StatefulBatchLogic[tuple[str, Any], _Out, bytes]):
         assert self._replica is not None
         assert self._peer is not None
         try:
-            if not self._peer.running:
+            if not self._peer.publishes:
                 raise ValueError("the peer has left")
             update = self._replica.edit(edit.operation, int(self._wall() * 1000))
         except ValueError as error:
@@ -424,6 +426,13 @@ class _Node(StatefulBatchLogic[tuple[str, Any], _Out, bytes]):
         for effect in self._peer.step(event):
             self._carry_out(effect)
 
+    def _give_snapshot(self, to: str, state: bytes) -> None:
+        try:
+            self._step(SnapshotTaken(self._clock(), to, state))
+        except ValueError as error:
+            refused = Refused("snapshot", None, f"{to} is not sent the state: {error}")
+            self._out.append(_Happened(refused))
+
     def _carry_out(self, effect: Effect) -> None:
         peer, replica, begin = self._peer, self._replica, self._begin
         assert peer is not None
@@ -439,7 +448,7 @@ class _Node(StatefulBatchLogic[tuple[str, Any], _Out, bytes]):
                     refused = Refused(update.origin, update.payload, str(error))
                     self._out.append(_Happened(refused))
         elif isinstance(effect, TakeSnapshot):
-            self._step(SnapshotTaken(self._clock(), effect.to, replica.to_bytes()))
+            self._give_snapshot(effect.to, replica.to_bytes())
         elif isinstance(effect, Restore):
             try:
                 replica.restore(effect.state, replace=effect.replace)

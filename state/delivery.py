@@ -258,7 +258,7 @@ class Inbox:
             known = self._received[sender] = Position(hello.incarnation, 0)
         elif known.incarnation > hello.incarnation:
             raise LinkError(f"a newer incarnation of {sender} was here before")
-        session = Session(self, sender, known, self._window)
+        session = Session(self, sender, known, self._window, self.sessions.get(sender))
         self.sessions[sender] = session
         return session
 
@@ -298,23 +298,39 @@ class Inbox:
 class Session:
     """One connection of one sender, as the receiver sees it."""
 
-    def __init__(self, inbox: Inbox, sender: str, position: Position, window: int) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        sender: str,
+        position: Position,
+        window: int,
+        before: Session | None = None,
+    ) -> None:
         self._inbox = inbox
+        self._earlier = [] if before is None else before._unfinished()
         self.sender = sender
         self.incarnation = position.incarnation
         self._at = position
         self._window = window
         self.consumed = 0
         """Bytes of this connection that the flow has taken."""
-        self._granted = window
         self._got = 0
+        self._granted = max(self._credit(), 0)
         self._acknowledged = 0
         self._told_ended = False
 
     @property
     def unread(self) -> int:
-        """Bytes that arrived and that the flow has not taken."""
-        return self._got - self.consumed
+        """Bytes that arrived, in earlier connections too, and that the flow has not taken."""
+        return self._got - self.consumed + sum(each._got - each.consumed for each in self._earlier)
+
+    def _unfinished(self) -> list[Session]:
+        """Return the connections of which something waits for the flow, this one among them."""
+        return [each for each in (*self._earlier, self) if each._got > each.consumed]
+
+    def _credit(self) -> int:
+        """Return how many bytes may have come in this connection at most."""
+        return self._window + self._got - self.unread
 
     def welcome(self) -> list[Frame]:
         """Return the answer to the sender's Hello."""
@@ -349,6 +365,7 @@ class Session:
             raise LinkError(f"{self.sender} sent more than its credit of {self._granted} bytes")
         size = cost(frame)
         self._got += size
+        self._told_ended = False
         self._move(Position(self.incarnation, frame.sequence + 1))
         return Arrival(self, frame.sequence + 1, size)
 
@@ -361,12 +378,12 @@ class Session:
         durable = self._inbox.durable(self.sender)
         if durable is None or durable.incarnation != self.incarnation:
             durable = Position(self.incarnation, 0)
-        credit = self.consumed + self._window
+        credit = self._credit()
         frames: list[Frame] = []
         if durable.next > self._acknowledged or credit - self._granted >= self._window // 4:
             self._acknowledged, self._granted = durable.next, credit
             frames.append(Ack(durable.next, credit))
-        if durable.ended and self._at.ended and not self._told_ended:
+        if durable.ended and durable == self._at and not self._told_ended:
             self._told_ended = True
             frames.append(Ended())
         return frames

@@ -67,7 +67,8 @@ class QuicSink(FixedPartitionedSink[Any, SinkPosition]):
         spool: Directory for unacknowledged frames; made when needed.
         part: Tells several sinks of one node into one channel apart.
         hold: Send only what a durable snapshot covers.
-        spool_limit: Bytes of unacknowledged frames at which the sink blocks.
+        spool_limit: Bytes of unacknowledged frames at which the sink blocks; with `hold` it may
+            have an epoch's output more, which is not sent before the epoch's snapshot is durable.
         linger: How long the end of the run waits for the peer.
         limits: Sizes and times of the link.
     """

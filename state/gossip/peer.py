@@ -169,6 +169,11 @@ class Peer:
         return self._running
 
     @property
+    def publishes(self) -> bool:
+        """Whether it takes a `Publish`: it runs and has not begun to leave."""
+        return self._running and self._leaving == _NEVER
+
+    @property
     def neighbours(self) -> tuple[str, ...]:
         """The addresses that gossip goes to."""
         return tuple(self._overlay.active)
@@ -281,7 +286,7 @@ class Peer:
         self._overlay.tick()
 
     def _publish(self, payload: bytes) -> None:
-        if not self._running or self._leaving < _NEVER:
+        if not self.publishes:
             raise RuntimeError(f"{self.id} is not running: it cannot publish")
         if len(payload) > self.settings.max_payload:
             raise ValueError(

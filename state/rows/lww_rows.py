@@ -285,10 +285,12 @@ def _write(
     tied = 0
     for i in range(rows.size):
         row = rows[i]
-        newer = wall[i] - own_wall[row]
-        if newer == 0:
-            newer = counter[i] - own_counter[row]
-        if newer == 0:
+        # Not by their difference: a clock may be anything up to 2^63 - 1.
+        if wall[i] != own_wall[row]:
+            newer = 1 if wall[i] > own_wall[row] else -1
+        elif counter[i] != own_counter[row]:
+            newer = 1 if counter[i] > own_counter[row] else -1
+        else:
             newer = ranks[codes[i]] - ranks[own_code[row]]
         if newer > 0:
             own_wall[row] = wall[i]

@@ -33,10 +33,10 @@ class Replicas:
             ValueError: an id is null.
             TypeError: the column is no strings.
         """
-        if column.null_count:
-            raise ValueError("a replica is null")
         if not pa.types.is_dictionary(column.type):
             column = pc.dictionary_encode(column)
+        if column.null_count or column.dictionary.null_count:
+            raise ValueError("a replica is null")
         if not pa.types.is_string(column.type.value_type):
             raise TypeError(f"replicas are strings, not {column.type.value_type}")
         mapped = np.array([self._code(name) for name in column.dictionary.to_pylist()], np.int64)

@@ -14,6 +14,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, cluster_main, run_main
+from msgspec.structs import replace
 
 from connectors.mesh import Meshes, Outgoing, UdpMesh
 from operators.gossip import (
@@ -29,6 +30,8 @@ from operators.gossip import (
     _Node,
     gossip_round,
 )
+from state.crdt.document import DocumentChange
+from state.crdt.document_replica import DocumentReplica
 from state.gossip import Rejected, Settings, Stopped
 
 QUICK = Settings(round=0.02, probe=0.2, probe_timeout=0.1)
@@ -269,6 +272,68 @@ def test_edits_after_the_end_are_refused() -> None:
     op.output("events", out.events, TestingSink(ended))
     run_main(flow)
     assert [event for _, event in ended] == [Stopped(), Refused("a", "x", "the peer has left")]
+
+
+def test_edits_while_it_leaves_are_refused_too() -> None:
+    out = outputs([("a", Begin("a@1", 1)), ("a", Finish()), ("a", Edit("x")), ("a", Look())])
+    assert [item for item in out if isinstance(item, Refused | State)] == [
+        Refused("a", "x", "the peer has left"),
+        State(b"[]", {}, ()),
+    ]
+
+
+def test_what_changed_before_a_new_life_is_told() -> None:
+    commands = [("a", Begin("a@1", 1)), ("a", Edit({"op": "add", "name": "s", "element": 1}))]
+    again = [("a", Edit({"op": "remove", "name": "s", "element": 1})), ("a", Begin("a@1", 2))]
+    node = _Node(None, DocumentReplica, QUICK, 1, lambda: 0.0, time.time)
+    changes = [
+        (out.item.old, out.item.new)
+        for batch in (commands, again)
+        for out in node.on_batch(batch)[0]
+        if isinstance(out.item, DocumentChange)
+    ]
+    assert changes == [(False, True), (True, False)]
+
+
+def test_a_state_too_large_to_send_ends_nothing() -> None:
+    """b comes when a has forgotten its updates, and gets those of the state that there is."""
+    now = 0.0
+    small = replace(QUICK, max_snapshot=200, log_updates=4)
+    nodes = {n: _Node(None, Notes, small, 1, lambda: now, time.time) for n in ("a", "b", "c")}
+    refused: list[Any] = []
+    post: list[tuple[str, Say]] = []
+
+    def take(name: str, outs: Any) -> None:
+        for out in outs:
+            if isinstance(out.item, Say):
+                post.append((f"{name}@1", out.item))
+            elif isinstance(out.item, Refused):
+                refused.append((name, out.item))
+
+    def run(seconds: float, *names: str) -> None:
+        nonlocal now
+        end = now + seconds
+        while now < end:
+            now += 0.01
+            for name in names:
+                take(name, nodes[name].on_notify()[0])
+            while post:
+                source, say = post.pop(0)
+                to = say.to[0]
+                if to in names:
+                    take(to, nodes[to].on_batch([(to, Heard(source, say.data))])[0])
+
+    take("a", nodes["a"].on_batch([("a", Begin("a@1", 1))])[0])
+    take("c", nodes["c"].on_batch([("c", Begin("c@1", 1, ("a@1",)))])[0])
+    for number in range(60):
+        take("a", nodes["a"].on_batch([("a", Edit(f"word-{number}"))])[0])
+        run(0.05, "a", "c")
+    run(20, "a", "c")
+    assert not refused
+    take("b", nodes["b"].on_batch([("b", Begin("b@1", 1, ("a@1",)))])[0])
+    run(5, "a", "b", "c")
+    assert {(event.source, event.content) for _, event in refused} == {("snapshot", None)}
+    assert "b@1 is not sent the state: a snapshot of " in refused[0][1].reason
 
 
 def test_who_is_no_member_is_not_expelled() -> None:

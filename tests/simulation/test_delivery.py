@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from state.delivery import Inbox, LinkError, Outbox, Position, Session
+from state.delivery import Arrival, Inbox, LinkError, Outbox, Position, Session
 from state.frames import Ack, Data, End, Ended, Frame, Hello, Kind, Schema, Welcome
 
 ITEMS = 40
@@ -254,6 +254,68 @@ def test_unread_bytes_stay_within_the_window() -> None:
         sequence += 1
     with pytest.raises(LinkError, match="credit"):
         session.receive(Data(sequence, Kind.BYTES, 0, bytes(10)))
+
+
+def test_unread_bytes_stay_within_the_window_however_often_the_link_breaks() -> None:
+    inbox = Inbox({}, window=300)
+    waiting: list[Arrival] = []
+    sequence = 0
+    for turn in range(50):
+        session = inbox.admit("s", Hello(1, "c", "", 1, 0, 10**6))
+        (welcome, *_) = session.welcome()
+        assert isinstance(welcome, Welcome)
+        got, credit = 0, welcome.credit
+        for _ in range(turn % 4):  # and then it breaks
+            if got >= credit:
+                with pytest.raises(LinkError, match="credit"):
+                    session.receive(Data(sequence, Kind.BYTES, 0, bytes(10)))
+                break
+            arrival = session.receive(Data(sequence, Kind.BYTES, 0, bytes(10)))
+            assert arrival is not None
+            waiting.append(arrival)
+            got += 42
+            sequence += 1
+        assert session.unread == 42 * len(waiting) <= 300 + 42
+        if turn == 30:  # the flow wakes up for a while
+            for arrival in waiting[:5]:
+                inbox.taken(arrival)
+            del waiting[:5]
+    for arrival in waiting:
+        inbox.taken(arrival)
+    assert session.unread == 0
+    (ack,) = session.replies()
+    assert isinstance(ack, Ack)
+    assert ack.credit - session.consumed == 300
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_sender_that_goes_on_after_its_end_hears_of_the_new_one(breaks: bool) -> None:
+    inbox = Inbox({}, window=300)
+    log = Kept(0, 3)
+    told: list[bool] = []
+    outbox = Outbox(log, "c")
+    for count in (3, 4, 5):
+        if told and breaks:
+            outbox = Outbox(log, "c")  # its process was started again
+        if breaks or not told:
+            session = inbox.admit("s", outbox.connect())
+            for frame in session.welcome():
+                outbox.receive(frame)
+        log.next = count
+        outbox.release(count)
+        outbox.finish(count)
+        for frame in outbox.to_send():
+            arrival = session.receive(frame)
+            if arrival is not None:
+                inbox.taken(arrival)
+        told.append(outbox.ended)
+        inbox.snapshot()
+        inbox.committed()
+        for frame in session.replies():
+            outbox.receive(frame)
+        told.append(outbox.ended)
+        assert session.replies() == []
+    assert told == [False, True] * 3
 
 
 @pytest.mark.parametrize("frame", [Data(1, Kind.BYTES, 0, b""), End(1), Hello(1, "c", "", 1, 0, 0)])

@@ -100,6 +100,10 @@ def test_overwritten_values_are_forgotten() -> None:
     assert sum(len(values) for values in rows._values) < 2000
 
 
+def named(codes: list[int], names: list[str | None]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(names, pa.string()))
+
+
 @pytest.mark.parametrize(
     ("column", "value", "problem"),
     [
@@ -107,6 +111,8 @@ def test_overwritten_values_are_forgotten() -> None:
         ("wall_ms", pa.array([None], pa.int64()), "'wall_ms' must be int64 without nulls"),
         ("counter", pa.array([1.0]), "'counter' must be int64"),
         ("replica", pa.array([None], pa.string()), "a replica is null"),
+        ("replica", named([0], ["x", None]), "a replica is null"),
+        ("replica", named([1], ["x", None]), "a replica is null"),
         ("replica", pa.array([1]), "replicas are strings"),
         ("key", pa.array([None], pa.string()), "'key' must be string without nulls"),
         ("key", pa.array([1]), "'key' must be string"),
