@@ -176,17 +176,49 @@ def pbft_replica(
     every = op.stateful_batch("replica", inputs, resume)
     return ReplicaOut(
         op.flat_map_value("say", every, lambda out: out.said),
-        op.flat_map_value("committed", every, lambda out: out.committed),
-        op.flat_map_value("events", every, lambda out: out.events),
+        op.flat_map_value("committed", every, _Out.all_committed),
+        op.flat_map_value("events", every, _Out.all_events),
     )
 
 
-class _Out(NamedTuple):
-    """What one activation leads to."""
+@dataclass(slots=True)
+class _Way:
+    """How much was returned that the log may forget, and how much of it is in the steps below.
+
+    They get it when an activation of the replica's step ends, which may call the logic many times.
+    """
+
+    given: int = 0
+    gone: int = 0
+
+
+@dataclass(slots=True)
+class _Out:
+    """What one call of the logic leads to."""
 
     said: list[Any]
     committed: list[Committed]
     events: list[Any]
+    way: _Way
+
+    def __bool__(self) -> bool:
+        return bool(self.said or self.committed or self.events)
+
+    @property
+    def tells(self) -> int:
+        """How many of the two streams have something that is told but once."""
+        moved = any(isinstance(event, Transferred) for event in self.events)
+        return 2 if self.committed or moved else 0
+
+    def all_committed(self) -> list[Committed]:
+        """Return what is in one of the streams below; it is on its way."""
+        self.way.gone += self.tells // 2
+        return self.committed
+
+    def all_events(self) -> list[Any]:
+        """Return what is in the other one."""
+        self.way.gone += self.tells // 2
+        return self.events
 
 
 class _Saved(msgspec.Struct, frozen=True, array_like=True):
@@ -215,6 +247,9 @@ class _Node(StatefulBatchLogic[Any, _Out, bytes]):
         self._log: Log | None = None
         self._held: list[Effect] = []
         """A new log, and what may not leave before it is written."""
+        self._way = _Way()
+        self._later: list[tuple[str, bytes]] = []
+        """Messages that came while something is held."""
         self._standing: Standing | None = None
         self._report_at = math.inf
         self._saved: _Saved | None = None
@@ -224,7 +259,7 @@ class _Node(StatefulBatchLogic[Any, _Out, bytes]):
 
     @override
     def on_batch(self, values: list[Any]) -> tuple[Iterable[_Out], bool]:
-        out = _Out([], [], [])
+        out = _Out([], [], [], self._way)
         bundles = []
         for item in values:
             if type(item) is Begin:
@@ -232,19 +267,24 @@ class _Node(StatefulBatchLogic[Any, _Out, bytes]):
             else:
                 bundles.append((item.peer, item.data))
         if bundles and self._replica is not None:
-            self._step(Received(self._clock(), self._wall(), bundles), out)
+            self._hear(bundles, out)
         return self._emit(out)
 
     @override
     def on_notify(self) -> tuple[Iterable[_Out], bool]:
-        out = _Out([], [], [])
-        if self._replica is not None:
-            self._step(Tick(self._clock(), self._wall()), out)
+        out = _Out([], [], [], self._way)
+        if self._replica is not None and self._release(out):
+            later, self._later = self._later, []
+            if later:
+                self._hear(later, out)
+            else:
+                self._step(Tick(self._clock(), self._wall()), out)
         return self._emit(out)
 
     @override
     def on_eof(self) -> tuple[Iterable[_Out], bool]:
-        out = _Out([], [], [])
+        out = _Out([], [], [], self._way)
+        # What cannot be released is dropped: the old log is as good, and messages may be lost.
         self._release(out)
         if self._replica is not None:
             out.events.append(self._replica.standing())
@@ -296,19 +336,27 @@ class _Node(StatefulBatchLogic[Any, _Out, bytes]):
 
     def _step(self, event: Event, out: _Out) -> None:
         assert self._replica is not None
-        self._release(out)
         effects = self._replica.step(event)
         if any(isinstance(effect, Rewrite) for effect in effects):
             # What is final is handed on before the log forgets it; the rest waits for the log.
             self._held = [effect for effect in effects if isinstance(effect, Rewrite | Send)]
             effects = [effect for effect in effects if not isinstance(effect, Rewrite | Send)]
         self._carry_out(effects, out)
-        if not out.committed and not any(isinstance(event, Transferred) for event in out.events):
-            self._release(out)
+        self._release(out)
 
-    def _release(self, out: _Out) -> None:
+    def _hear(self, bundles: list[tuple[str, bytes]], out: _Out) -> None:
+        if self._release(out):
+            self._step(Received(self._clock(), self._wall(), bundles), out)
+        else:
+            self._later += bundles
+
+    def _release(self, out: _Out) -> bool:
+        """Carry out what is held, if it may be; return whether nothing is held any more."""
+        if self._held and (out.tells or self._way.given > self._way.gone):
+            return False
         held, self._held = self._held, []
         self._carry_out(held, out)
+        return True
 
     def _carry_out(self, effects: list[Effect], out: _Out) -> None:
         for effect in effects:
@@ -332,4 +380,5 @@ class _Node(StatefulBatchLogic[Any, _Out, bytes]):
             if standing != self._standing:
                 self._standing = standing
                 out.events.append(standing)
-        return ([out] if any(out) else []), StatefulBatchLogic.RETAIN
+        self._way.given += out.tells
+        return ([out] if out else []), StatefulBatchLogic.RETAIN
