@@ -50,12 +50,15 @@ is safe, for `fast` too, and why P and Q stay bounded however many views fail).
 Every message may be lost: a replica that waits says how far it is (STATUS), and the others send
 what it lacks (:mod:`state.pbft.repair`). For a slot that is final with them that is DECIDED instead
 of votes, whatever view either is in: f + 1 equal ones make it committed there as well, for one of
-them comes from a correct replica, which has seen q commits. When to ask follows the usual time from
+them comes from a correct replica, which has seen q commits; and each counts as a commit, since
+whoever was to send the last one may have fallen silent. When to ask follows the usual time from
 one commit to the next, a running median (:class:`~state.pbft.pace.Pace`) within bounds, so that
 where machines are busy nobody asks for what is under way; a client does the same for its answers.
 Who cannot get on so gets the state at a checkpoint that f + 1 vouch for, in parts, each with its
 hash, but for those that it has (:mod:`state.pbft.checkpoints`); a state beyond `Settings.max_state`
-is refused, and that is told.
+is refused, and that is told. A checkpoint is *stable*, and what is before it forgotten, when q say
+that they have it, on their disks: then f + 1 correct ones do, and every later view change finds
+them. One that f + 1 vouch for is true and no more than that, whoever begins with it.
 
 What holds, for any schedule of loss, delay, duplication and reordering:
 

@@ -45,6 +45,8 @@ class Ledger:
         """Everything up to here is committed and executed."""
         self.logged = execution.seq
         """Up to which slot the vote log has it that it is final."""
+        self.adopted = 0
+        """The last slot whose state came from others, for all up to there."""
         self._results: dict[int, tuple[int, list[list[bytes] | None]]] = {}
         """Of batches that were executed and are not final: the agreed time and the results."""
 
@@ -119,9 +121,14 @@ class Ledger:
             # Others forget what is before a checkpoint because a quorum says that it has it: who
             # said so must have it still after a restart, and say so when the view changes.
             self._port.persist_notes()
-            self._checkpoints.vote(self._port.name, seq, snapshot.digest)
-            self._port.broadcast_lazily(Checkpoint(seq, snapshot.digest), self._port.settings.lazy)
+            self._vouch(snapshot)
         return True
+
+    def _vouch(self, snapshot: Snapshot) -> None:
+        """Say that this replica has a state, and has it on its disk."""
+        self._checkpoints.vote(self._port.name, snapshot.seq, snapshot.digest)
+        said = Checkpoint(snapshot.seq, snapshot.digest)
+        self._port.broadcast_lazily(said, self._port.settings.lazy)
 
     def _execute(self, seq: int, phase: Phase) -> None:
         """Execute the next batch, and answer its clients."""
@@ -215,19 +222,22 @@ class Ledger:
     def adopt(self, snapshot: Snapshot) -> None:
         """Take over the state at a checkpoint from others.
 
+        That f + 1 vouch for it makes it true, and not stable: who forgot the slots before it, and
+        said so in a VIEW-CHANGE, might leave the others without a quorum that can begin a view.
+
         Raises:
             ValueError: it is no state.
         """
         self._execution.restore(snapshot.seq, snapshot.data)
         self._results.clear()
-        self.final = self.logged = snapshot.seq
-        self._checkpoints.undo(-1)
-        self._checkpoints.settle(snapshot)
-        self._checkpoints.vote(self._port.name, snapshot.seq, snapshot.digest)
-        self._slots.advance(snapshot.seq)
+        self._checkpoints.undo(min(self.final, snapshot.seq - 1))
+        self._checkpoints.add(snapshot)
+        self.final = self.logged = self.adopted = snapshot.seq
         self._requests.clear(self._execution.sessions)
         self._port.emit(Transferred(snapshot.seq, snapshot.digest))
         self._port.rewrite = True
+        self._vouch(snapshot)
+        self.settle()
 
 
 def _reply(number: int, view: int, phase: Phase, result: Result, full: bool) -> Reply:

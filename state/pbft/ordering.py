@@ -71,7 +71,7 @@ class Ordering:
     def propose(self) -> None:
         """Propose what waits, as far as pipeline and watermarks allow."""
         settings, port = self._port.settings, self._port
-        self.next = max(self.next, self._slots.low + 1)
+        self.next = max(self.next, self._ledger.final + 1)
         while (
             self._requests.queued
             and self.leads
@@ -304,11 +304,12 @@ class Ordering:
         self._count_commits(slot)
 
     def _count_commits(self, slot: Slot) -> None:
-        """See whether a quorum has prepared one batch in one view."""
+        """See whether a quorum has prepared one batch in one view, or knows it decided in any."""
         if slot.committed is None:
-            votes = Counter(vote for _, vote in {*slot.commits.items(), *slot.decided.items()})
-            for vote, count in votes.items():
-                if count >= self._port.group.quorum:
+            for vote in set(slot.commits.values()):
+                names = {name for name, each in slot.commits.items() if each == vote}
+                names |= {name for name, (_, known) in slot.decided.items() if known == vote[1]}
+                if len(names) >= self._port.group.quorum:
                     slot.committed = vote
 
     def _send_commit(self, slot: Slot) -> None:

@@ -74,7 +74,15 @@ class Kept(msgspec.Struct, frozen=True, array_like=True, tag=8):
     preprepared: list[Claim]
 
 
-Record = Base | Body | Accepted | Prepared | Final | Moved | Entered | Kept
+class Adopted(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """The state at a checkpoint that came from others and is not stable yet."""
+
+    seq: int
+    digest: Digest
+    state: bytes
+
+
+Record = Base | Body | Accepted | Prepared | Final | Moved | Entered | Kept | Adopted
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)

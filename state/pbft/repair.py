@@ -164,12 +164,11 @@ class Repair:
             answer.append(views.new_view)
         elif not ordering.active and ordering.view >= status.view:
             answer.append(views.own)
-        if status.stable < self._slots.low or status.final < self._ledger.final:
-            answer += [
-                Checkpoint(each.seq, each.digest)
-                for each in self._checkpoints.until(self._ledger.final)
-                if each.seq > status.stable
-            ]
+        answer += [
+            Checkpoint(each.seq, each.digest)
+            for each in self._checkpoints.until(self._ledger.final)
+            if each.seq > status.stable
+        ]
         answer += self._lacking(sender, status)
         if answer:
             port.send(sender, *answer)

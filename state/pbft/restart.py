@@ -12,6 +12,7 @@ from state.pbft.ordering import Ordering
 from state.pbft.port import Port
 from state.pbft.records import (
     Accepted,
+    Adopted,
     Base,
     Body,
     Entered,
@@ -48,15 +49,19 @@ def replay(
     for data in log:
         record = decode_record(data)
         match record:
-            case Base():
+            case Base() | Adopted():
                 snapshot = Snapshot(record.seq, record.state, port.settings.chunk)
                 if snapshot.digest != record.digest:
                     raise ValueError(f"the vote log's state after {record.seq} is another")
                 execution.restore(record.seq, record.state)
-                checkpoints.settle(snapshot)
                 ledger.final = ledger.logged = record.seq
-                slots.advance(record.seq)
-                ordering.next = record.seq + 1
+                if isinstance(record, Adopted):
+                    ledger.adopted = record.seq
+                    checkpoints.add(snapshot)
+                else:
+                    checkpoints.settle(snapshot)
+                    slots.advance(record.seq)
+                    ordering.next = record.seq + 1
             case Body():
                 written.add(slots.put_batch(record.batch))
             case Moved():
@@ -116,7 +121,7 @@ def whole_log(
     written: set[bytes] = set()
     for slot in slots:
         named = set(slot.preprepared)
-        if slot.committed is not None and slot.seq <= ledger.final:
+        if slot.committed is not None and ledger.adopted < slot.seq <= ledger.final:
             named.add(slot.committed[1])
         for digest in sorted(named - written):
             data = slots.batch_bytes(digest)
@@ -129,10 +134,13 @@ def whole_log(
         if slot.view == ordering.view and slot.accepted and ordering.active:
             assert slot.digest is not None
             records.append(Accepted(slot.view, slot.seq, slot.digest, slot.signature))
+    adopted = checkpoints.own(ledger.adopted)
+    if adopted is not None and adopted.seq > stable.seq:
+        records.append(Adopted(adopted.seq, adopted.digest, adopted.data))
     records += [
         Final(slot.committed[0], slot.seq, slot.committed[1])
         for slot in slots
-        if slot.committed is not None and slot.seq <= ledger.final
+        if slot.committed is not None and ledger.adopted < slot.seq <= ledger.final
     ]
     port.written = written
     return records

@@ -146,7 +146,6 @@ def well_formed(change: ViewChange, window: int, n: int) -> bool:
         bool(marks)
         and marks[0] == low
         and len(change.preprepared) <= most_claims(n, window)
-        and marks[-1] <= high
         and all(a < b for a, b in pairwise(marks))
         and all(a < b for a, b in pairwise(prepared))
         and all(a < b for a, b in pairwise(accepted))

@@ -231,8 +231,10 @@ class Views:
         self._ordering.enter(new_view.view, last)
         port.persist(Entered(new_view))
         port.emit(ViewEntered(new_view.view, port.group.primary(new_view.view)))
-        if new_view.checkpoint.seq <= self._ledger.final:
-            self._ledger.settle_at(new_view.checkpoint)
+        for change in new_view.view_changes:
+            for each in change.checkpoints:
+                self._checkpoints.vote(change.replica, each.seq, each.digest)
+        self._ledger.settle()
         self.apply()
 
     def apply(self) -> None:

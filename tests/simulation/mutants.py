@@ -100,15 +100,15 @@ MUTANTS = (
         "committed-f",
         "f + 1 commits are enough",
         "ordering.py",
-        "if count >= self._port.group.quorum:",
-        "if count > self._port.group.f:",
+        "if len(names) >= self._port.group.quorum:",
+        "if len(names) > self._port.group.f:",
     ),
     one(
         "committed-any",
         "commits for other digests count",
         "ordering.py",
-        "if count >= self._port.group.quorum:",
-        "if votes.total() >= self._port.group.quorum:",
+        "names = {name for name, each in slot.commits.items() if each == vote}",
+        "names = {*slot.commits}",
     ),
     one(
         "primary-prepares",
@@ -196,8 +196,8 @@ MUTANTS = (
         "decided-is-no-commit",
         "who knows that a batch is committed does not count as one who has prepared it",
         "ordering.py",
-        "{*slot.commits.items(), *slot.decided.items()}",
-        "slot.commits.items()",
+        "if known == vote[1]}",
+        "if known == vote[1] and not name}",
     ),
     one(
         "decided-untold",
@@ -387,7 +387,7 @@ MUTANTS = (
         "a view change knows nothing of speculative answers (fast)",
         "selection.py",
         "            found += _fast(accepted[seq], group)\n",
-        "            pass\n",
+        "        pass\n",
     ),
     one(
         "fast-tie",
@@ -534,6 +534,29 @@ MUTANTS = (
         "ledger.py",
         "            self._port.note_batch(digest, data)\n",
         "",
+    ),
+    one(
+        "adopted-is-stable",
+        "a state that f + 1 vouch for is taken as one that a quorum has",
+        "ledger.py",
+        "        self._vouch(snapshot)\n        self.settle()\n",
+        "        self._vouch(snapshot)\n        self._checkpoints.settle(snapshot)\n"
+        "        self._slots.advance(snapshot.seq)\n",
+    ),
+    one(
+        "forgets-adopted",
+        "a state that came from others and is not stable yet is not in the vote log",
+        "restart.py",
+        "        records.append(Adopted(adopted.seq, adopted.digest, adopted.data))\n",
+        "        pass\n",
+    ),
+    one(
+        "new-view-is-stable",
+        "the checkpoint that a view begins with is taken as one that a quorum has",
+        "views.py",
+        "        self._ledger.settle()\n        self.apply()\n",
+        "        if new_view.checkpoint.seq <= self._ledger.final:\n"
+        "            self._ledger.settle_at(new_view.checkpoint)\n        self.apply()\n",
     ),
     one(
         "forgets-at-checkpoints",

@@ -9,7 +9,17 @@ from msgspec.structs import replace
 from state.pbft.authentication import MAC_BYTES, close, sign
 from state.pbft.byzantine import Delay, Silent
 from state.pbft.events import Phase, Send, Settings
-from state.pbft.messages import Checkpoint, Commit, Decided, Request, decode
+from state.pbft.messages import (
+    BatchBody,
+    Checkpoint,
+    Commit,
+    Decided,
+    Prepare,
+    PrePrepare,
+    Request,
+    StatePart,
+    decode,
+)
 from state.pbft.replica import Standing
 from state.pbft.simulator import Node, ReplicaNode, Simulator
 from tests.simulation.pbft_scenarios import real_keys
@@ -85,6 +95,77 @@ def test_a_checkpoint_outlives_the_restart_of_one_who_vouched_for_it(mode: str) 
     world.clients["c0"].submit([b"!after"])
     assert world.run_until(world.idle, limit=30.0), [standing(each) for each in (r0, r1, r2)]
     world.judge.settled()
+
+
+@pytest.mark.parametrize("mode", ["committed", "fast"])
+def test_a_state_that_few_vouch_for_leaves_all_others_able_to_go_on(mode: str) -> None:
+    """r4 takes over the state after slot 4 from r0, r5 and r6, of which the last two then crash.
+
+    Four of the five that are left, r0 among them, cannot do without it for the slots before, which
+    r1 to r3 have prepared and do not know to be decided.
+    """
+    patient = replace(settings(mode), timeout=20.0, longest_timeout=40.0)
+    world = Simulator(2, n=7, settings=patient, watch=True)
+
+    def passes(source: Node, target: Node, bundle: bytes) -> bool:
+        if not isinstance(source, ReplicaNode):
+            return target.id != "r4"
+        kinds = {type(each) for each in decode(bundle[MAC_BYTES:])}
+        if target.id == "r4":
+            if source.id == "r0" and StatePart in kinds:
+                return True
+            return not kinds & {PrePrepare, Prepare, Commit, BatchBody, Decided}
+        return target.id not in ("r1", "r2", "r3") or not kinds & {Commit, Checkpoint, Decided}
+
+    world.filter = passes
+    world.start()
+    for i in range(4):
+        world.clients["c0"].submit([b"?%d" % i])
+        assert world.run_until(world.idle, limit=10.0, step=0.001)
+    late = world.replicas["r4"]
+    assert world.run_until(lambda: standing(late).final == 4, limit=15.0, step=0.001)
+    assert standing(late).stable == 0
+    for name in ("r5", "r6"):
+        world.replicas[name].crash()
+    late.crash()
+    late.start()
+    assert (standing(late).final, standing(late).stable) == (4, 0)
+    world.filter = None
+    world.clients["c0"].submit([b"!after"])
+    assert world.run_until(world.idle, limit=400.0), [standing(each) for each in world.correct()]
+    world.judge.settled()
+
+
+def test_the_commit_of_who_knows_a_decision_is_not_missed() -> None:
+    """r0 and r3 know that slot 1 is decided, r3 falls silent, and the view changes.
+
+    Of what r0 says then, its commits are lost: that it knows the decision counts in any view.
+    """
+    world = Simulator(2, settings=settings("committed"), watch=True)
+    lost = 0
+
+    def passes(source: Node, target: Node, bundle: bytes) -> bool:
+        nonlocal lost
+        if not isinstance(source, ReplicaNode) or not isinstance(target, ReplicaNode):
+            return True
+        kinds = {type(each) for each in decode(bundle[MAC_BYTES:])}
+        if standing(r1).view == 0:
+            return target.id in ("r0", "r3") or not kinds & {Commit, Decided}
+        if source.id == "r0" and Commit in kinds:
+            lost += 1
+            return False
+        return True
+
+    r0, r1, r2, r3 = (world.replicas[f"r{i}"] for i in range(4))
+    world.start()
+    world.filter = passes
+    world.clients["c0"].submit([b"!"])
+    both = (r0, r3)
+    assert world.run_until(lambda: all(standing(r).final for r in both), limit=5.0, step=0.0005)
+    r3.crash()
+    assert world.run_until(lambda: min(standing(r).final for r in (r1, r2)) == 1, limit=5.0)
+    assert lost
+    assert standing(r1).view == 1
 
 
 def standing(node: ReplicaNode) -> Standing:

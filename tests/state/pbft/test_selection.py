@@ -157,7 +157,6 @@ def test_claims_beyond_the_window_of_the_checkpoint_count_for_nothing() -> None:
     "wrong",
     [
         change(0, marks=[Checkpoint(4, A), Checkpoint(4, B)]),
-        change(0, marks=[START, Checkpoint(9, B)]),
         ViewChange(9, "r0", 4, [START], [], []),
         ViewChange(9, "r0", 0, [], [], []),
         change(0, [Claim(0 + 9, A, 1)]),

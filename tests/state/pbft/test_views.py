@@ -264,7 +264,6 @@ def test_a_view_change_that_cannot_be_is_refused() -> None:
     claim = Claim(1, bytes(32), 5)
     for wrong in (
         lone.change("r0", 5, prepared=[claim]),
-        lone.change("r0", 6, checkpoints=[Checkpoint(1 << 50, bytes(32))]),
         msgspec.structs.replace(lone.change("r0", 6), replica="r1"),
         msgspec.structs.replace(lone.change("r0", 6), view=7),
         msgspec.structs.replace(lone.change("r0", 6), replica="nobody"),
@@ -282,3 +281,23 @@ def test_commits_of_an_earlier_view_still_decide_after_it() -> None:
     for other in ("r0", "r1", "r3"):
         lone.hear(other, Commit(0, 1, proposal.digest))
     assert lone.replica.standing().final == 1
+
+
+def test_the_checkpoint_of_a_new_view_is_stable_when_a_quorum_has_it() -> None:
+    """f + 1 make it what the view begins with; who forgot all before it then might be alone."""
+    lone = LoneReplica("r1", n=7)
+    for seq in range(1, SETTINGS.checkpoint + 1):
+        lone.order(lone.proposal(seq, [lone.request(seq)]))
+    lone.wait(SETTINGS.lazy)
+    mark = lone.take(Checkpoint, "r0")[-1]
+    changes = [
+        lone.change(name, 2, checkpoints=[mark] if name in ("r0", "r3", "r4") else [])
+        for name in ("r0", "r2", "r3", "r4", "r5")
+    ]
+    new_view = lone.new_view(2, changes)
+    assert new_view.checkpoint == mark
+    lone.hear("r2", new_view)
+    assert (lone.replica.view, lone.replica.active) == (2, True)
+    assert lone.replica.standing().stable == 0
+    lone.hear("r6", mark)
+    assert lone.replica.standing().stable == mark.seq
