@@ -32,13 +32,14 @@ from bytewax.dataflow import Dataflow
 
 from jobs.gossip_settings import GossipSettings
 from jobs.link_log import show_links
-from jobs.settings import fail, new_directory, one_line_errors
+from jobs.settings import fail, new_directory, one_line_errors, resume_finished
 
 
 def flow() -> Dataflow:
     """Build the job's dataflow from the settings in force, and make the directory for results."""
     one_line_errors("gossip")
     try:
+        resume_finished()
         settings = GossipSettings.load()
         out = settings.out or new_directory("gossip")
         graph = _flow(settings, out)

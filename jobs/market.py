@@ -44,13 +44,14 @@ from jobs.link_log import show_links
 from jobs.market_run import TABLES, RunRecord, finish
 from jobs.market_settings import LIVE, MarketSettings
 from jobs.progress import RunProgress
-from jobs.settings import fail, new_directory, one_line_errors
+from jobs.settings import fail, new_directory, one_line_errors, resume_finished
 
 
 def flow() -> Dataflow:
     """Build the job's dataflow from the settings in force, and make the directory for results."""
     one_line_errors("market")
     try:
+        resume_finished()
         settings = MarketSettings.load()
         graph, out = _from_settings(settings)
         out.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,7 @@ from bytewax.dataflow import Dataflow
 
 from jobs.link_log import show_links
 from jobs.replica_settings import ReplicaSettings
-from jobs.settings import fail, new_directory, one_line_errors
+from jobs.settings import fail, new_directory, one_line_errors, resume_finished
 
 _TURN = 0.0005
 """Seconds after which a thread lets another go on. By default they are 5 ms, as long as a round of
@@ -67,6 +67,7 @@ def flow() -> Dataflow:
     """Build the job's dataflow from the settings in force, and make the directory for results."""
     one_line_errors("replica")
     try:
+        resume_finished()
         settings = ReplicaSettings.load()
         out = settings.out or new_directory("replica")
         out.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,11 @@ environment wins. A name that is not a setting is an error, not silence.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import re
+import sqlite3
 import sys
 import tomllib
 from collections.abc import Iterable
@@ -176,6 +178,24 @@ def fail(job: str, error: Exception) -> NoReturn:
         raise error
     print(f"{job}: {error}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def resume_finished() -> None:
+    """Have `python -m bytewax.run -r DIR` go on from finished epochs only.
+
+    Call it where the flow is built, which is before the engine opens the directory.
+    """
+    from connectors.recovery import forget_unfinished
+
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("-r", "--recovery-directory")
+    given, _ = options.parse_known_args()
+    found = given.recovery_directory or os.environ.get("BYTEWAX_RECOVERY_DIRECTORY")
+    if found:
+        try:
+            forget_unfinished(Path(found))
+        except sqlite3.Error as error:
+            raise ValueError(f"{found}: {error}") from error
 
 
 def one_line_errors(job: str) -> None:

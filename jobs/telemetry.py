@@ -48,7 +48,7 @@ from flows.telemetry import TelemetryParameters, inner, leaf, root, telemetry
 from flows.telemetry_parts import Part
 from flows.telemetry_state import Telemetry
 from jobs.link_log import show_links
-from jobs.settings import fail, new_directory, one_line_errors
+from jobs.settings import fail, new_directory, one_line_errors, resume_finished
 from jobs.telemetry_board import Board
 from jobs.telemetry_run import TABLES, RunRecord, about, finish, words, write_answer
 from jobs.telemetry_settings import TelemetrySettings
@@ -67,6 +67,7 @@ def flow() -> Dataflow:
     """Build the job's dataflow from the settings in force, and make the directory for results."""
     one_line_errors("telemetry")
     try:
+        resume_finished()
         settings = TelemetrySettings.load()
         graph, out = _from_settings(settings)
         if out is not None:
@@ -115,11 +116,14 @@ def recovery_directory(path: Path) -> Path:
     """Return the directory of snapshots; make it at one stroke if it is not there."""
     from bytewax.recovery import init_db_dir
 
+    from connectors.recovery import forget_unfinished
+
     if not path.exists():
         new = path.with_name(f".{path.name}.{os.getpid()}")
         new.mkdir(parents=True)
         init_db_dir(new, 1)
         new.rename(path)
+    forget_unfinished(path)
     return path
 
 

@@ -16,6 +16,7 @@ from bytewax.testing import run_main
 
 from connectors.files import NdjsonSink
 from connectors.marks import output
+from connectors.recovery import forget_unfinished
 
 _PLACE = Path(os.environ.get("PLACE", "."))
 
@@ -64,5 +65,6 @@ def keep(name: str, rows: KeyedStream[pa.RecordBatch], schema: pa.Schema) -> Non
 
 def run(flow: Dataflow) -> None:
     """Run a flow with a snapshot after each item, from the last one on."""
+    forget_unfinished(_PLACE / "recovery")
     recovery = RecoveryConfig(_PLACE / "recovery", backup_interval=timedelta(0))
     run_main(flow, epoch_interval=timedelta(0), recovery_config=recovery)

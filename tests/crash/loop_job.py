@@ -25,6 +25,7 @@ from connectors.files import NdjsonSink
 from connectors.loop import Loop, Place
 from connectors.loop.ends import LoopSinkPartition, LoopSourcePartition
 from connectors.marks import output
+from connectors.recovery import forget_unfinished
 
 PLACES = 6
 TOKENS = pa.schema({"token": pa.int64(), "hops": pa.int64()})
@@ -111,6 +112,7 @@ if __name__ == "__main__":
             if name in vars(owner):
                 setattr(owner, name, dying(vars(owner)[name]))
     place = Path(sys.argv[1])
+    forget_unfinished(place / "recovery")
     recovery = RecoveryConfig(place / "recovery", backup_interval=timedelta(0))
     if "CLUSTER" in os.environ:
         addresses = os.environ["CLUSTER"].split(",")

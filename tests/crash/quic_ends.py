@@ -22,6 +22,7 @@ from bytewax.testing import cluster_main, run_main
 from connectors.files import NdjsonSink
 from connectors.marks import output
 from connectors.quic import Identity, QuicSink, QuicSource, Received, send
+from connectors.recovery import forget_unfinished
 
 COUNT = int(os.environ.get("COUNT", "400"))
 HOLD = os.environ.get("HOLD") == "1"
@@ -92,6 +93,7 @@ def receiver(directory: Path) -> Dataflow:
 
 if __name__ == "__main__":
     role, place = sys.argv[1], Path(sys.argv[2])
+    forget_unfinished(place / f"recovery-{role}")
     recovery = RecoveryConfig(place / f"recovery-{role}", backup_interval=timedelta(0))
     made = sender(place) if role == "sender" else receiver(place)
     if "CLUSTER" in os.environ:
