@@ -116,6 +116,7 @@ def test_the_truth_comes_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", range(2, 12))
 def test_the_truth_comes_out_at_length(tmp_path: Path, seed: int) -> None:
     check(tmp_path, seed, kills=25, loss=0.3 if seed % 2 else 0.1)
