@@ -387,7 +387,7 @@ MUTANTS = (
         "a view change knows nothing of speculative answers (fast)",
         "selection.py",
         "            found += _fast(accepted[seq], group)\n",
-        "        pass\n",
+        "            pass\n",
     ),
     one(
         "fast-tie",
