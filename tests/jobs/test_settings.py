@@ -1,12 +1,15 @@
 """Settings: where they come from, and what a person is told when one is wrong."""
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from bytewax.recovery import init_db_dir
 
 from jobs.market_settings import MarketSettings
-from jobs.settings import SettingsError, new_directory
+from jobs.settings import SettingsError, new_directory, resume_finished
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +97,26 @@ def test_a_resumed_run_is_told_where_its_files_are(
     monkeypatch.setenv("BYTEWAX_RECOVERY_DIRECTORY", "kept")
     with pytest.raises(SettingsError, match="-r needs MARKET_OUT"):
         new_directory("market")
+
+
+@pytest.mark.parametrize("given", [["-r", "kept"], ["-rkept"], ["--recovery-directory=kept"], []])
+def test_a_resumed_run_goes_on_from_finished_epochs_only(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    init_db_dir(kept, 1)
+    file = kept / "part-0.sqlite3"
+    with closing(sqlite3.connect(file)) as store, store:
+        store.execute("INSERT INTO exs VALUES ('', 0, 1, 7)")
+        store.executemany("INSERT INTO snaps VALUES ('', 'step', 'key', ?, NULL)", [(6,), (7,)])
+    monkeypatch.setattr("sys.argv", ["run", "jobs.gossip", "-s", "1", *given])
+    if not given:
+        resume_finished()
+        monkeypatch.setenv("BYTEWAX_RECOVERY_DIRECTORY", "kept")
+    resume_finished()
+    with closing(sqlite3.connect(file)) as store:
+        assert store.execute("SELECT snap_epoch FROM snaps").fetchall() == [(6,)]
+    file.write_bytes(b"no store" * 100)
+    with pytest.raises(ValueError, match="kept: file is not a database"):
+        resume_finished()

@@ -377,9 +377,8 @@ def test_time_that_was_agreed_on_does_not_run_backwards_and_is_no_reason_to_refu
     assert [each.seq for each in lone.take(Prepare, "r0")] == [1, 2]
 
 
-@pytest.mark.parametrize("view", [0, 1])  # in which it was decided, before others began again
-def test_who_knows_that_it_is_decided_counts_as_one_who_has_prepared_it(view: int) -> None:
-    """r3 told r0 alone that it has prepared, and has fallen silent; r0's own commit was lost."""
+def one_commit_short() -> tuple[LoneReplica, bytes]:
+    """Return r1, which has prepared a batch and lacks one commit beside r2's, and its digest."""
     lone = LoneReplica("r1")
     proposal = lone.proposal(1, [lone.request(1)])
     lone.hear("r0", proposal)
@@ -387,18 +386,20 @@ def test_who_knows_that_it_is_decided_counts_as_one_who_has_prepared_it(view: in
         lone.hear(other, lone.vote(other, Prepare(0, 1, proposal.digest)))
     lone.hear("r2", lone.vote("r2", Commit(0, 1, proposal.digest)))
     assert lone.replica.standing().final == 0
+    return lone, proposal.digest
+
+
+@pytest.mark.parametrize("view", [0, 1])  # in which it was decided, before others began again
+def test_who_knows_that_it_is_decided_counts_as_one_who_has_prepared_it(view: int) -> None:
+    """r3 told r0 alone that it has prepared, and has fallen silent; r0's own commit was lost."""
+    lone, digest = one_commit_short()
     lone.hear("r0", Decided(view, 1, bytes(32)))
     assert lone.replica.standing().final == 0
-    lone.hear("r0", Decided(view, 1, proposal.digest))
+    lone.hear("r0", Decided(view, 1, digest))
     assert lone.replica.standing().final == 1
 
 
 def test_one_who_has_prepared_and_knows_that_it_is_decided_counts_once() -> None:
-    lone = LoneReplica("r1")
-    proposal = lone.proposal(1, [lone.request(1)])
-    lone.hear("r0", proposal)
-    for other in ("r2", "r3"):
-        lone.hear(other, lone.vote(other, Prepare(0, 1, proposal.digest)))
-    lone.hear("r2", lone.vote("r2", Commit(0, 1, proposal.digest)))
-    lone.hear("r2", Decided(0, 1, proposal.digest))
+    lone, digest = one_commit_short()
+    lone.hear("r2", Decided(0, 1, digest))
     assert lone.replica.standing().final == 0
