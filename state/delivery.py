@@ -38,7 +38,7 @@ commit); credit is that of Kung and Morris, "Credit-based flow control for ATM n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from state.frames import Ack, Data, End, Ended, Frame, Hello, Schema, Welcome
@@ -282,6 +282,10 @@ class Inbox:
         news = self._durable != self._pending
         self._durable = self._pending
         return news
+
+    def senders(self) -> Collection[str]:
+        """Return all that ever began a connection; how far each was taken is never forgotten."""
+        return self._received.keys()
 
     def durable(self, sender: str) -> Position | None:
         """Return how far `sender` is covered by a finished snapshot."""

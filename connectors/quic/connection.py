@@ -60,19 +60,21 @@ class Limits:
             or where jumbo frames are known to pass (there is no path-MTU discovery).
         window: Bytes that may be on their way to the receiving flow, for each sender.
         frame: Largest frame accepted, bytes.
+        parts: How many senders a node may be for one channel (see `QuicSink.part`).
         idle: A connection that hears nothing for so long is given up and made anew.
     """
 
     datagram: int = 1200
     window: int = 4 << 20
     frame: int = 64 << 20
+    parts: int = 64
     idle: timedelta = timedelta(seconds=10)
 
     def __post_init__(self) -> None:
         if not 1200 <= self.datagram <= 16_000:
             raise ValueError(f"datagram={self.datagram}: 1200 to 16000 bytes")
-        if self.window < 1 or self.frame < 1:
-            raise ValueError("window and frame must be positive")
+        if min(self.window, self.frame, self.parts) < 1:
+            raise ValueError("window, frame and parts must be positive")
 
     def apply(self, configuration: QuicConfiguration) -> QuicConfiguration:
         """Set the limits in `configuration` and return it."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 from connectors.mailbox import Mailbox
 from connectors.quic.connection import Code, Connection, Limits
 from connectors.quic.loop import loop
-from state.delivery import Arrival, Inbox, Position, Session
+from state.delivery import Arrival, Inbox, LinkError, Position, Session
 from state.frames import Data, Frame, Hello, Schema
 from state.items import ItemDecoder
 
@@ -91,9 +91,13 @@ class Inlet:
         """Begin a link; an older one of the same sender is closed.
 
         Raises:
-            LinkError: the sender cannot go on from where it is.
+            LinkError: the sender cannot go on from where it is, or its node has too many.
         """
         sender = f"{link.name}/{hello.part}" if hello.part else link.name
+        known = self.inbox.senders()
+        most = self._limits.parts
+        if sender not in known and sum(s.partition("/")[0] == link.name for s in known) >= most:
+            raise LinkError(f"{link.name} sends {most} parts already, as many as it may")
         session = self.inbox.admit(sender, hello)
         older = self._links.get(sender)
         if older is not None:

@@ -223,6 +223,16 @@ def test_senders_and_parts_are_told_apart(link: Link) -> None:
     assert link.items("other") == list(range(100, 150))
 
 
+def test_a_node_has_so_many_parts_and_no_more(link: Link) -> None:
+    receiver = Running(link.receiver("leaf", "other", limits=Limits(parts=1)))
+    run(link.sender(range(50)))
+    refused = failure(link.sender(range(50), part="b", spool="b"))
+    assert "leaf sends 1 parts already" in refused
+    run(link.sender(range(100, 150), name="other"))
+    receiver.join()
+    assert link.items() == list(range(50))
+
+
 def test_messages_take_the_type_that_is_asked_for(link: Link) -> None:
     class Vote(msgspec.Struct):
         choice: str
