@@ -178,6 +178,18 @@ class Operations:
         self.may_have_orphans = bool(found)
         return found
 
+    def waiting_deleted(self, since: list[int]) -> list[tuple[int, int]]:
+        """Return (first element, count) of insertions up to `since` that wait, known as deleted.
+
+        Whoever has applied them need not know that.
+        """
+        return [
+            (replica << SHIFT | op.seq, min(op.end - 1, since[replica]) - op.seq + 1)
+            for replica, queue in self.backlog.queues.items()
+            for op in queue
+            if not op.step and op.content is None and op.seq <= since[replica]
+        ]
+
 
 def _outside(
     at: int, end: int, covered: list[tuple[int, int]], ends: list[int]

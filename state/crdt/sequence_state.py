@@ -34,7 +34,10 @@ def write_state(ops: Operations, since: list[int]) -> bytes:
     if whole:
         since = ops.floor
     runs: dict[int, list[Run]] = {}
-    orphans = ops.orphans()
+    orphans = sorted(
+        ops.orphans() + ops.waiting_deleted(since),
+        key=lambda orphan: (ops.names[orphan[0] >> SHIFT], orphan),
+    )
     used = {first >> SHIFT for first, _ in orphans}
     for replica in range(1, len(ops.names)):
         queue = ops.backlog.queues.get(replica, [])

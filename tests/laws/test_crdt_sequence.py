@@ -7,6 +7,7 @@ as deleted whose deletion they do not have.
 
 from __future__ import annotations
 
+import itertools
 import random
 
 from hypothesis import strategies as st
@@ -88,3 +89,17 @@ TestList = laws(
 TestCompacted = laws(
     empty=Sequence, update=take_in, chunks=chunks("text", compacting=True), max_examples=60
 )
+
+
+def test_merging_what_two_know_is_knowing_what_both_know() -> None:
+    """All pairs of at most two deltas each; some know of a deletion before they can apply it."""
+    known = {}
+    for count in range(3):
+        for deltas in itertools.combinations(half_known(), count):
+            known[deltas] = Sequence()
+            take_in(known[deltas], list(deltas))
+    for mine, theirs in itertools.product(known, repeat=2):
+        merged, both = Sequence.from_bytes(known[mine].to_bytes()), Sequence()
+        merged.merge(known[theirs])
+        take_in(both, [*mine, *theirs])
+        assert merged.to_bytes() == both.to_bytes(), (mine, theirs)
