@@ -60,7 +60,8 @@ class Limits:
             or where jumbo frames are known to pass (there is no path-MTU discovery).
         window: Bytes that may be on their way to the receiving flow, for each sender.
         frame: Largest frame accepted, bytes.
-        parts: How many senders a node may be for one channel (see `QuicSink.part`).
+        parts: How many senders a node may be for one channel (see `QuicSink.part`), those that are
+            gone among them: how far each was taken is kept for ever.
         idle: A connection that hears nothing for so long is given up and made anew.
     """
 
