@@ -27,9 +27,9 @@ from operators.gossip import (
     Refused,
     Say,
     State,
-    _Node,
     gossip_round,
 )
+from operators.gossip.node import Node
 from state.crdt.document import DocumentChange
 from state.crdt.document_replica import DocumentReplica
 from state.gossip import Rejected, Settings, Stopped
@@ -212,7 +212,7 @@ def test_a_snapshot_of_the_first_version_still_loads() -> None:
         "425244460e01001d00000000000000676f737369702d7265706c696361"
         "9605c4055b2278225d9193a361233501019193a361233501c401788090a89b7642"
     )
-    node = _Node(saved, Notes, QUICK, 1, lambda: 0.0, time.time)
+    node = Node(saved, Notes, QUICK, 1, lambda: 0.0, time.time)
     (state,) = (
         out.item
         for out in node.on_batch([("a", Begin("a@1", 5)), ("a", Edit("y")), ("a", Look())])[0]
@@ -285,7 +285,7 @@ def test_edits_while_it_leaves_are_refused_too() -> None:
 def test_what_changed_before_a_new_life_is_told() -> None:
     commands = [("a", Begin("a@1", 1)), ("a", Edit({"op": "add", "name": "s", "element": 1}))]
     again = [("a", Edit({"op": "remove", "name": "s", "element": 1})), ("a", Begin("a@1", 2))]
-    node = _Node(None, DocumentReplica, QUICK, 1, lambda: 0.0, time.time)
+    node = Node(None, DocumentReplica, QUICK, 1, lambda: 0.0, time.time)
     changes = [
         (out.item.old, out.item.new)
         for batch in (commands, again)
@@ -299,7 +299,7 @@ def test_a_state_too_large_to_send_ends_nothing() -> None:
     """b comes when a has forgotten its updates, and gets those of the state that there is."""
     now = 0.0
     small = replace(QUICK, max_snapshot=200, log_updates=4)
-    nodes = {n: _Node(None, Notes, small, 1, lambda: now, time.time) for n in ("a", "b", "c")}
+    nodes = {n: Node(None, Notes, small, 1, lambda: now, time.time) for n in ("a", "b", "c")}
     refused: list[Any] = []
     post: list[tuple[str, Say]] = []
 

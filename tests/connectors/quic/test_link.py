@@ -24,6 +24,7 @@ from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
+from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink, TestingSource, run_main
 from prometheus_client import REGISTRY
 
@@ -111,14 +112,17 @@ def link(keys: Path, port: int, tmp_path: Path) -> Link:
 class Running:
     """A dataflow in a thread of its own."""
 
-    def __init__(self, flow: Dataflow, epoch: timedelta = EPOCH) -> None:
+    def __init__(
+        self, flow: Dataflow, epoch: timedelta = EPOCH, recovery: RecoveryConfig | None = None
+    ) -> None:
         self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(flow, epoch), daemon=True)
+        arguments = (flow, epoch, recovery)
+        self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
         self._thread.start()
 
-    def _run(self, flow: Dataflow, epoch: timedelta) -> None:
+    def _run(self, flow: Dataflow, epoch: timedelta, recovery: RecoveryConfig | None) -> None:
         try:
-            run_main(flow, epoch_interval=epoch)
+            run_main(flow, epoch_interval=epoch, recovery_config=recovery)
         except BaseException as error:
             self.error = error
 
@@ -231,6 +235,21 @@ def test_a_node_has_so_many_parts_and_no_more(link: Link) -> None:
     run(link.sender(range(100, 150), name="other"))
     receiver.join()
     assert link.items() == list(range(50))
+
+
+def test_the_parts_of_a_node_are_counted_over_restarts(link: Link, tmp_path: Path) -> None:
+    init_db_dir(tmp_path, 1)
+    recovery = RecoveryConfig(tmp_path)
+    receiver = Running(link.receiver("leaf/a"), recovery=recovery)
+    run(link.sender(range(50), part="a"))
+    receiver.join()
+    flow = link.receiver("leaf/a", "other", limits=Limits(parts=1))
+    receiver = Running(flow, recovery=recovery)
+    refused = failure(link.sender(range(50), part="b", spool="b"))
+    assert "leaf sends 1 parts already" in refused
+    run(link.sender(range(100, 150), name="other"))
+    receiver.join()
+    assert link.items("leaf/a") == list(range(50))
 
 
 def test_messages_take_the_type_that_is_asked_for(link: Link) -> None:

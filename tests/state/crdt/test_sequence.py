@@ -227,6 +227,23 @@ def test_bytes_do_not_depend_on_the_way_there():
     assert len(states) == 1
 
 
+def test_bytes_do_not_depend_on_who_is_known_first():
+    """What is known of deletions is written in one order, whoever's elements came first."""
+    ann, zoe, bob = Sequence("ann"), Sequence("zoe"), Sequence("bob")
+    bob.apply(ann.insert(0, "a"))
+    bob.apply(zoe.insert(0, "z"))
+    bob.delete(0, 2)
+    deletions = bob.version["bob"]
+    deltas = [
+        bob.delta_since(VersionVector({"bob": deletions, known: 1})) for known in ("ann", "zoe")
+    ]
+    carol, dave = Sequence(), Sequence()
+    for first, second in zip(deltas, reversed(deltas), strict=True):
+        carol.apply(first)
+        dave.apply(second)
+    assert carol.to_bytes() == dave.to_bytes()
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_edits_reported_keep_a_copy_equal(seed):
     rng = random.Random(seed)
