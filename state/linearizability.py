@@ -10,6 +10,10 @@ any call that no other precedes, see whether its answer fits, go on; step back w
 Pairs of calls taken and states reached are remembered (Lowe, "Testing for linearizability", CCPE
 2017), and parts of a history that have nothing to do with each other are judged one by one
 (Horn and Kroening, "Faster linearizability checking via P-compositionality", FORTE 2015).
+
+A read that fits and tells nothing new is taken at once, and nothing else is tried in its place:
+any order that has it later is still one with it moved here, as it changes nothing there either.
+So what many clients read while few others are under way does not multiply the orders.
 """
 
 from __future__ import annotations
@@ -43,6 +47,12 @@ class Specification(Protocol[S]):
         """Return the states that `call` may lead to if its answer is the one it has.
 
         There are none if it cannot be. What was not answered is taken to have had its effect.
+        """
+
+    def reads(self, call: Call) -> bool:
+        """Return whether a call that was answered so changes nothing, whatever the state was.
+
+        Its states may say more of the object than those before it, but nothing that these exclude.
         """
 
     def parts(self, calls: Sequence[Call]) -> Iterable[Sequence[Call]]:
@@ -92,6 +102,8 @@ def linearize(
     ...         if isinstance(call.asked, int):
     ...             return [call.asked]
     ...         return [state] if call.answer == state else []
+    ...     def reads(self, call):
+    ...         return call.asked == "read"
     ...     def parts(self, calls):
     ...         return [calls]
     >>> write = Call("a", 1, 0, "written", 9)
@@ -125,6 +137,9 @@ class _Search:
         for place, (_, _, index) in enumerate(events, 1):
             self._places.setdefault(index, []).append(place)
         self._open = [i for i, call in enumerate(self._calls) if call.answer is None]
+        self._reads = [
+            call.answer is not None and specification.reads(call) for call in self._calls
+        ]
 
     def run(self, steps: int) -> list[Call]:
         calls, step = self._calls, self._specification.step
@@ -134,7 +149,7 @@ class _Search:
         path: list[tuple[int, frozenset[Any], Iterator[int]]] = []
         order: list[Call] = []
         longest, stuck = order, self._candidates(taken)
-        candidates = iter(stuck)
+        candidates = iter(self._told(states, stuck) or stuck)
         while left:
             index = next(candidates, None)
             if index is None:
@@ -161,7 +176,8 @@ class _Search:
             following = self._candidates(taken)
             if len(path) > len(longest):
                 longest, stuck = [calls[i] for i, _, _ in path], following
-            candidates = iter(following)
+            steps -= len(states) * sum(self._reads[i] for i in following)
+            candidates = iter(self._told(states, following) or following)
         return [calls[i] for i, _, _ in path]
 
     def _candidates(self, taken: int) -> list[int]:
@@ -179,6 +195,16 @@ class _Search:
                 if not taken >> index & 1:
                     found.append(index)
         return found
+
+    def _told(self, states: frozenset[Any], candidates: list[int]) -> list[int]:
+        """Return a read among the candidates that tells nothing new, if there is one."""
+        for index in candidates:
+            call = self._calls[index]
+            if self._reads[index] and all(
+                [*self._specification.step(state, call)] == [state] for state in states
+            ):
+                return [index]
+        return []
 
     def _take(self, index: int) -> int:
         places = self._places.get(index, ())

@@ -24,6 +24,10 @@ class StoreSpecification:
         answer, after = _answer(dict(state), call.asked)
         return [frozenset(after.items())] if call.answer in (None, answer) else []
 
+    def reads(self, call: Call) -> bool:
+        """Return whether it asked what is there."""
+        return isinstance(call.asked, store.Get | store.List)
+
     def parts(self, calls: Sequence[Call]) -> Iterable[Sequence[Call]]:
         """Split by keys, unless somebody asked for a list of them."""
         if any(isinstance(call.asked, store.List) for call in calls):
@@ -128,6 +132,10 @@ class LockSpecification:
                 continue
             if (asked.name, token) not in told:
                 self._untold.setdefault((asked.name, holder), set()).add(token)
+
+    def reads(self, call: Call) -> bool:
+        """Return whether it was told who holds the lock, or that it does not."""
+        return isinstance(call.answer, locks.Held | locks.Free | locks.Lost)
 
     def parts(self, calls: Sequence[Call]) -> Iterable[Sequence[Call]]:
         """Leave all together: locks share the time and the tokens."""

@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from state.linearizability import Call, NotLinearizable, Specification, Undecided, linearize
 
 
 class Whole:
+    def reads(self, call: Call) -> bool:
+        return False
+
     def parts(self, calls: Sequence[Call]) -> Iterable[Sequence[Call]]:
         return [calls]
 
@@ -44,6 +48,10 @@ class Register(Whole):
         if call.answer not in (None, right):
             return []
         return [values[1] if right else state]
+
+    @override
+    def reads(self, call: Call) -> bool:
+        return call.asked == "r" or call.answer is False
 
 
 class Counter(Whole):
@@ -301,6 +309,18 @@ def test_histories_of_two_hundred_calls_of_eight_clients(seed: int) -> None:
     index = rng.choice(reads)
     history[index] = replace(history[index], answer="5")  # which nobody wrote
     assert not linearizable(Register(), history)
+
+
+def test_reads_that_tell_nothing_new_do_not_multiply_the_orders() -> None:
+    reads = [Call(f"a{i}", "r", 0, "n", 10) for i in range(40)]
+    writes = [Call("b", "w1", 0, "ok", 10), Call("c", "w2", 0, "ok", 10)]
+    for last, possible in (("1", True), ("n", False)):
+        history = [*reads, *writes, Call("d", "r", 11, last, 12)]
+        if possible:
+            assert linearize(Register(), history, steps=10_000)
+        else:
+            with pytest.raises(NotLinearizable):
+                linearize(Register(), history, steps=10_000)
 
 
 def test_the_search_is_bounded() -> None:
