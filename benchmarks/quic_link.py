@@ -185,6 +185,7 @@ BULK: dict[Side, int] = {
 }
 UNDER_LOSS = {"latency": 300, "rate": 2000, "bulk": 4}
 """How often each is done where packets are lost."""
+TOO_LATE = "all frames had been made when the first one arrived"
 Table = dict[Side, Figures]
 
 
@@ -207,7 +208,8 @@ class UnderLoss(msgspec.Struct, kw_only=True):
     Args:
         lost: Which part of them really was, each way.
         table: Figures by the name of a side.
-        failed: Sides that did not finish something in a minute: what, and how it ended.
+        failed: Sides that did not finish something in a minute, or too late to be measured: what,
+            and how it ended.
         reason: Why only ours was measured, and through a relay; empty if all were.
     """
 
@@ -246,8 +248,13 @@ def at_loss(bench: Bench, loss: float, scale: float) -> UnderLoss:
         side, figures = LATENCY[0], Figures()
         for what in ("rate", "latency"):
             bench.measure(what, figures, side, int(UNDER_LOSS[what] * scale), loss)
-        return UnderLoss(lost=bench.lost, table={_name(side): figures}, reason=str(error))
-    return msgspec.json.decode(said.splitlines()[-1], type=UnderLoss)
+        found = UnderLoss(lost=bench.lost, table={_name(side): figures}, reason=str(error))
+    else:
+        found = msgspec.json.decode(said.splitlines()[-1], type=UnderLoss)
+    for name, figures in found.table.items():
+        if not figures.p50:
+            found.failed.setdefault(f"{name}, latency", TOO_LATE)
+    return found
 
 
 def _ends(stack: ExitStack) -> Bench:

@@ -1,6 +1,7 @@
 import json
 from contextlib import ExitStack
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -38,10 +39,17 @@ def test_every_transport_is_measured_where_the_kernel_loses_packets(bench):
     found = quic_link.at_loss(bench, 0.01, 0.01)
     if found.reason:
         pytest.skip(f"`make nftables` as root lets it run: {found.reason}")
-    assert not found.failed
+    assert set(found.failed.values()) <= {quic_link.TOO_LATE}  # of three frames
     assert {name: len(figures.bulk) for name, figures in found.table.items()} == dict.fromkeys(
         ("braidflow 1200", "aioquic 1200", "tcp", "http"), 1
     )
+
+
+def test_a_latency_that_could_not_be_measured_is_told(bench, monkeypatch):
+    table = {"tcp": quic_link.Figures(p50=[1.0]), "http": quic_link.Figures(rate=[1.0])}
+    said = msgspec.json.encode(quic_link.UnderLoss(lost=0.3, table=table)).decode()
+    monkeypatch.setattr(lossy_loopback, "run", lambda *args, **rest: said)
+    assert quic_link.at_loss(bench, 0.3, 1.0).failed == {"http, latency": quic_link.TOO_LATE}
 
 
 def test_an_end_that_fails_says_why(bench):
