@@ -115,14 +115,17 @@ def linearize(
         ...
     state.linearizability.NotLinearizable: no order explains the answers...
     """
-    return [_Search(specification, part).run(steps) for part in specification.parts(calls)]
+    return [_Search(specification, part, steps).run() for part in specification.parts(calls)]
 
 
 class _Search:
     """The calls of one part that have not been taken, in the order of their starts and ends."""
 
-    def __init__(self, specification: Specification[Any], calls: Sequence[Call]) -> None:
+    def __init__(
+        self, specification: Specification[Any], calls: Sequence[Call], steps: int
+    ) -> None:
         self._specification = specification
+        self._steps = steps
         self._calls = sorted(calls, key=lambda call: call.start)
         events = []
         for index, call in enumerate(self._calls):
@@ -141,8 +144,8 @@ class _Search:
             call.answer is not None and specification.reads(call) for call in self._calls
         ]
 
-    def run(self, steps: int) -> list[Call]:
-        calls, step = self._calls, self._specification.step
+    def run(self) -> list[Call]:
+        calls = self._calls
         states = frozenset([self._specification.initial])
         taken, left = 0, self._answered
         seen: set[tuple[int, frozenset[Any]]] = set()
@@ -159,11 +162,10 @@ class _Search:
                 taken ^= 1 << index
                 left += self._put_back(index)
                 continue
-            if steps <= 0:
+            if self._steps <= 0:
                 raise Undecided(f"{len(calls)} calls, {len(seen)} states seen")
-            steps -= len(states)
             call = calls[index]
-            after = frozenset(each for state in states for each in step(state, call))
+            after = frozenset(each for state in states for each in self._step(state, call))
             if not after or (call.answer is None and after == states):
                 continue
             reached = (taken | 1 << index, after)
@@ -176,9 +178,12 @@ class _Search:
             following = self._candidates(taken)
             if len(path) > len(longest):
                 longest, stuck = [calls[i] for i, _, _ in path], following
-            steps -= len(states) * sum(self._reads[i] for i in following)
             candidates = iter(self._told(states, following) or following)
         return [calls[i] for i, _, _ in path]
+
+    def _step(self, state: Any, call: Call) -> Iterable[Any]:
+        self._steps -= 1
+        return self._specification.step(state, call)
 
     def _candidates(self, taken: int) -> list[int]:
         """Return the calls that no other one that is left precedes, answered ones first."""
@@ -201,7 +206,7 @@ class _Search:
         for index in candidates:
             call = self._calls[index]
             if self._reads[index] and all(
-                [*self._specification.step(state, call)] == [state] for state in states
+                [*self._step(state, call)] == [state] for state in states
             ):
                 return [index]
         return []
