@@ -183,7 +183,7 @@ BULK: dict[Side, int] = {
     ("tcp", 0): 128,
     ("http", 0): 128,
 }
-UNDER_LOSS = {"latency": 1000, "rate": 2000, "bulk": 4}
+UNDER_LOSS = {"latency": 500, "rate": 2000, "bulk": 4}
 """How often each is done where packets are lost."""
 TOO_LATE = "all frames had been made when the first one arrived"
 Table = dict[Side, Figures]
