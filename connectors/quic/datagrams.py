@@ -6,7 +6,10 @@ Here
 - what there is to answer goes out once for all datagrams that one pass of the loop has read, or
   `pause` later: the thread is then free for whoever waits for what they brought;
 - a timer that is due early is left alone: it looks again when it is due;
-- a worker may send at once, under the connection's lock, which spares it the loop's waking up.
+- a worker may send at once, under the connection's lock, which spares it the loop's waking up;
+- a timeout sends two probes, as RFC 9002, 6.2.4 allows, one a little after the other. Each timeout
+  is twice as long as the one before until an acknowledgement comes: with 30 % of all packets lost,
+  half of all single probes stay unanswered, and a link can stand still for seconds.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic.connection import NetworkAddress, QuicConnection
 
 from connectors.quic.address import widen
+
+_SECOND_PROBE = 0.005
+"""Seconds from a probe to the second one: each gets an acknowledgement of its own."""
 
 
 class Datagrams(QuicConnectionProtocol):
@@ -121,4 +127,14 @@ class Datagrams(QuicConnectionProtocol):
                 self._timer = self._timer_at = None
                 self._set_timer()
             else:
+                recovery = self._quic._loss
+                timeouts = recovery._pto_count
                 super()._handle_timer()
+                if recovery._pto_count > timeouts and recovery.handshake_confirmed:
+                    self._loop.call_later(_SECOND_PROBE, self._probe_again)
+
+    def _probe_again(self) -> None:
+        with self.lock:
+            if self._quic._loss._pto_count:  # no acknowledgement has come so far
+                self._quic._send_probe()
+                self.transmit()

@@ -137,6 +137,36 @@ def test_what_another_thread_sent_is_sent_again_when_lost(keys: Path, seed: int)
     assert run(scenario()) == bytes(range(20))
 
 
+class Silence:
+    """A transport whose datagrams reach nobody."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def sendto(self, data: bytes, to: Any) -> None:
+        self.sent += 1
+
+
+def test_each_timeout_sends_two_probes(keys: Path) -> None:
+    async def scenario() -> bytes:
+        async with calling(keys) as caller:
+            recovery, connected = caller._quic._loss, caller._transport
+            caller.say(b"a")
+            while len(caller.got) < 1 or any(s.ack_eliciting_in_flight for s in recovery.spaces):
+                await asyncio.sleep(0.01)
+            caller._transport = silence = Silence()  # type: ignore[assignment]
+            caller.say(b"b")
+            assert silence.sent == 1
+            while silence.sent < 7:
+                await asyncio.sleep(0)
+            assert recovery._pto_count == silence.sent // 2
+            caller._transport = connected
+            assert await asyncio.to_thread(caller.heard, 2)
+            return bytes(caller.got)
+
+    assert run(scenario()) == b"ab"
+
+
 def test_the_timer_is_never_later_than_aioquic_asks(keys: Path) -> None:
     async def scenario() -> None:
         async with calling(keys) as caller:
